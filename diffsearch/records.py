@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, Literal
 
-from diffsearch.space.settings import SamplingPoint, to_plain
+from diffsearch.space.settings import RunSettings, SamplingPoint, to_plain, to_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,3 +92,72 @@ class Outcome:
     @property
     def ok(self) -> bool:
         return self.state in (State.FINISHED, State.STOPPED_EARLY)
+
+
+@dataclass(frozen=True, slots=True)
+class RunHistory:
+    """One run as one study saw it."""
+
+    key: str
+    settings: RunSettings
+    point: Mapping[str, Any]  # dotted path of each training axis that exists here → value (a Choice as its JSON)
+    stage: Literal["search", "finalist"]
+    order: int  # 1-based, in the order in which the study asked for its runs
+    outcome: Outcome
+    epochs: tuple[EpochRecord, ...]
+    evaluations: tuple[Evaluation, ...]  # only those that this study asked for
+    reused_epochs: int  # of `epochs`, how many this study found in the store
+    reused_evaluations: int
+    attempts: tuple[Outcome, ...] = ()  # attempts that ended badly before this outcome, oldest first
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return to_plain(self)
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> RunHistory:
+        fields = dict(plain)
+        fields["settings"] = RunSettings.from_json(plain["settings"])
+        fields["point"] = {path: to_value(value) for path, value in plain["point"].items()}
+        fields["outcome"] = _outcome(plain["outcome"])
+        fields["epochs"] = tuple(EpochRecord(**epoch) for epoch in plain["epochs"])
+        fields["evaluations"] = tuple(Evaluation.from_json(line) for line in plain["evaluations"])
+        fields["attempts"] = tuple(_outcome(attempt) for attempt in plain["attempts"])
+        return cls(**fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a score can be: real images against real ones, and pure noise, at one sample count."""
+
+    metric: str
+    samples: int
+    floor: float
+    ceiling: float
+
+
+@dataclass(frozen=True, slots=True)
+class StudyHistory:
+    """Everything that a report of one study needs besides pictures."""
+
+    name: str
+    objective: str
+    direction: Literal["min", "max"]
+    metrics: tuple[str, ...]
+    samples: int  # scored at each milestone
+    axes: tuple[str, ...]  # dotted paths of the training axes, in file order
+    milestones: tuple[int, ...]
+    runs: tuple[RunHistory, ...]
+    bounds: tuple[Bounds, ...]
+    text: str  # the study file as it was run
+    command: str
+    wall_s: float  # working time over all sessions
+    sessions: int
+    workers: int
+    train_images: int
+    read_from: str  # "MLflow (sqlite:///...)" or "the store (...)"
+    facts: Mapping[str, str] = field(default_factory=dict)  # versions, device, git sha, content hashes
+
+
+def _outcome(plain: Mapping[str, Any]) -> Outcome:
+    return Outcome(State(plain["state"]), plain["reason"], dict(plain["details"]))

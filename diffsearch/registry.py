@@ -72,7 +72,9 @@ class Registry:
 
         def add(factory: Callable[..., Any]) -> Callable[..., Any]:
             present = self._members.get(name)
-            replaces = present is not None and present.origin is not None  # a user's file that was edited and used again
+            replaces = (
+                present is not None and present.origin is not None
+            )  # a user's file that was edited and used again
             if present is not None and not replaces and _where(present.factory) != _where(factory):
                 raise DiffsearchError(f"{self.family} '{name}' is registered already, by {_where(present.factory)}")
             self._members[name] = Member(name, factory, dict(traits), _loading_origin)

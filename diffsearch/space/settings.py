@@ -13,6 +13,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -223,7 +224,9 @@ class StudySpec:
     keep: Literal["all", "milestones", "last"]  # which checkpoints stay
     source: Path | None  # the file it was read from
     text: str  # the file as it was read, overrides applied: what a report repeats
-    extensions: Mapping[str, str] = field(default_factory=dict)  # "family:name" → content hash, for members of `use:` files
+    extensions: Mapping[str, str] = field(
+        default_factory=dict
+    )  # "family:name" → content hash, for members of `use:` files
 
     @property
     def max_epochs(self) -> int:
@@ -239,6 +242,8 @@ def to_plain(value: Any) -> Any:
         return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(key): to_plain(inner) for key, inner in value.items()}
+    if isinstance(value, Enum):
+        return value.value
     if isinstance(value, tuple | list):
         return [to_plain(inner) for inner in value]
     if isinstance(value, Path):
