@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal
 
-from diffsearch.space.settings import RunSettings, SamplingPoint, to_plain, to_value
+from diffsearch.space.settings import RunSettings, SamplingPoint, as_json, to_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class EpochRecord:
     peak_memory_mb: float  # resident on CPU, allocated on CUDA
 
     def to_json(self) -> dict[str, Any]:
-        return to_plain(self)
+        return as_json(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Evaluation:
     scoring_s: float
 
     def to_json(self) -> dict[str, Any]:
-        return to_plain(self)
+        return as_json(self)
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Evaluation:
@@ -112,7 +112,7 @@ class RunHistory:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        return to_plain(self)
+        return as_json(self)
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> RunHistory:

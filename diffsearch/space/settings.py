@@ -2,7 +2,7 @@
 
 Three kinds of settings, as the five laws need them:
 
-* `RunSettings`: all that a training run's weights depend on, and nothing else. Its canonical JSON is hashed into the run key.
+* `RunSettings`: all that a training run's weights depend on, and nothing else; hashed into the run key.
 * `SamplingPoint`: all that the samples drawn from one checkpoint depend on besides the checkpoint.
 * `StudySpec`: the whole file, with its axes.
 """
@@ -17,7 +17,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-Value: TypeAlias = "str | int | float | bool | None | tuple[Value, ...]"
+Value: TypeAlias = "str | int | float | bool | tuple[Value, ...] | None"
 Point: TypeAlias = Mapping[str, Any]  # dotted path of an axis → its value there (a plain Value or a Choice)
 
 
@@ -71,7 +71,7 @@ class RunSettings:
     seed: int
 
     def to_json(self) -> dict[str, Any]:
-        return to_plain(self)
+        return as_json(self)
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> RunSettings:
@@ -98,7 +98,7 @@ class SamplingPoint:
     ema: int  # half-life in images of the track that is sampled; 0: the raw weights
 
     def to_json(self) -> dict[str, Any]:
-        return to_plain(self)
+        return as_json(self)
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> SamplingPoint:
@@ -236,10 +236,15 @@ class StudySpec:
 # --- plain JSON ---------------------------------------------------------------------------------------------------
 
 
+def as_json(record: Any) -> dict[str, Any]:
+    """A dataclass as a JSON object."""
+    return {f.name: to_plain(getattr(record, f.name)) for f in dataclasses.fields(record)}
+
+
 def to_plain(value: Any) -> Any:
     """Dataclasses, tuples and paths as JSON types; the inverse of each `from_json`."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return as_json(value)
     if isinstance(value, Mapping):
         return {str(key): to_plain(inner) for key, inner in value.items()}
     if isinstance(value, Enum):
