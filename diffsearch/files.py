@@ -1,0 +1,65 @@
+"""Files that survive a kill at any moment: whole files are replaced, lines are appended after mending a torn tail."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from diffsearch.errors import StoreError
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a whole file so that readers see the old one or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise StoreError(f"can't write {path}: {error.strerror}. Nothing that was there is lost.") from error
+
+
+def append_line(path: Path, record: Mapping[str, Any]) -> None:
+    """Append one JSON line and fsync it; a torn last line, left by a kill, is truncated first."""
+    line = json.dumps(record, sort_keys=True, allow_nan=False).encode() + b"\n"
+    try:
+        with path.open("a+b") as file:
+            mend_tail(file.fileno())
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise StoreError(f"can't append to {path}: {error.strerror}") from error
+
+
+def mend_tail(descriptor: int) -> None:
+    """Truncate a file to its last newline."""
+    size = os.fstat(descriptor).st_size
+    end = size
+    while end > 0:
+        start = max(0, end - 65536)
+        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            end = start + newline + 1
+            break
+        end = start
+    if end < size:
+        os.ftruncate(descriptor, end)
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of a JSON-lines file; a torn last one is dropped, a broken one in the middle is an error."""
+    if not path.exists():
+        return
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            raise StoreError(f"{path}:{number}: not a JSON line ({error}). Move the file away to go on.") from error
