@@ -1,0 +1,141 @@
+"""The search's history: an Optuna JournalStorage file in the study's folder, which `optuna-dashboard` opens as it is.
+
+Opened by the driver alone, under the study's lease; mended first, since a torn last line plus one append would make it
+unreadable for good and a left-over lock costs half a minute.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from diffsearch.files import mend_tail
+from diffsearch.search import samplers
+from diffsearch.search.sequential import Proposal
+from diffsearch.space.settings import Axis, Choice, Point
+
+FILE = "journal.log"
+WARM = "warm"  # user attribute of trials taken over from an earlier space: history, not runs of this search
+EPOCHS = "epochs"
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What the search asked for, and what it was told."""
+
+    number: int
+    proposal: Proposal
+    scores: Mapping[int, float] | None  # by epoch, lower is better; None: failed or still running
+    finished: bool
+    warm: bool
+
+
+class SearchJournal:
+    """Asks Optuna for points, tells it scores, and remembers both.
+
+    Args:
+        folder: the study's.
+        name: of the Optuna study: one for each space, as Optuna refuses a categorical whose choices changed.
+        algorithm: the sampler that `ask` uses; `ask_for` needs none.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        axes: Sequence[Axis],
+        fixed: Mapping[str, Any],
+        algorithm: Choice,
+        seed: int,
+    ) -> None:
+        self._axes, self._fixed, self._algorithm, self._seed = tuple(axes), fixed, algorithm, seed
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        logging.getLogger("optuna").setLevel(logging.ERROR)
+        path = folder / FILE
+        _mend(path)
+        storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+        self._study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
+        self.is_new = not self._study.get_trials(deepcopy=False)
+
+    def trials(self) -> list[Trial]:
+        return [self._trial(frozen) for frozen in self._study.get_trials(deepcopy=False)]
+
+    def ask(self) -> Trial:
+        """A point from the sampler."""
+        self._study.sampler = self._sampler(len(self._study.get_trials(deepcopy=False)))
+        trial = self._study.ask()
+        point = samplers.suggest_point(trial, self._axes, self._fixed)
+        return Trial(trial.number, Proposal(point), None, finished=False, warm=False)
+
+    def ask_for(self, proposal: Proposal) -> Trial:
+        """Record a point that was chosen elsewhere as asked for now."""
+        self._study.enqueue_trial(samplers.to_params(self._axes, proposal.point), {EPOCHS: proposal.epochs})
+        trial = self._study.ask(samplers.distributions(self._axes, proposal.point))
+        return Trial(trial.number, proposal, None, finished=False, warm=False)
+
+    def tell(self, number: int, scores: Mapping[int, float] | None, stopped: bool) -> None:
+        """The end of a trial. `scores` by epoch, lower is better; None is a failure, which carries no number."""
+        if scores is None or not scores:
+            self._study.tell(number, state=TrialState.FAIL)
+            return
+        trial = optuna.Trial(self._study, self._id(number))
+        for epoch, score in sorted(scores.items()):
+            trial.report(score, epoch)
+        if stopped:
+            self._study.tell(number, state=TrialState.PRUNED)
+        else:
+            self._study.tell(number, min(scores.values()))
+
+    def take_over(self, point: Point, scores: Mapping[int, float]) -> None:
+        """Add what an earlier space of this study found out, as history."""
+        self._study.add_trial(
+            optuna.create_trial(
+                params=samplers.to_params(self._axes, point),
+                distributions=samplers.distributions(self._axes, point),
+                value=min(scores.values()),
+                intermediate_values=dict(scores),
+                user_attrs={WARM: True},
+            )
+        )
+
+    def is_exhausted(self) -> bool:
+        """Whether a grid has given out its last point."""
+        sampler = self._sampler(0)
+        return isinstance(sampler, samplers.AskedGrid) and sampler.is_exhausted(self._study)
+
+    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        return samplers.build(self._algorithm, samplers.seed_of(self._seed, number), self._axes)
+
+    def _id(self, number: int) -> int:
+        return int(self._study.get_trials(deepcopy=False)[number]._trial_id)
+
+    def _trial(self, frozen: FrozenTrial) -> Trial:
+        failed = frozen.state == TrialState.FAIL
+        finished = frozen.state.is_finished()
+        return Trial(
+            number=frozen.number,
+            proposal=Proposal(samplers.from_params(self._axes, frozen.params), frozen.user_attrs.get(EPOCHS)),
+            scores=dict(frozen.intermediate_values) if finished and not failed else None,
+            finished=finished,
+            warm=bool(frozen.user_attrs.get(WARM)),
+        )
+
+
+def _mend(path: Path) -> None:
+    """Drop a torn last line and locks left behind by a killed driver. Only to be called under the study's lease."""
+    for lock in path.parent.glob(f"{path.name}*.lock*"):
+        lock.unlink(missing_ok=True)
+    if path.exists():
+        descriptor = os.open(path, os.O_RDWR)
+        try:
+            mend_tail(descriptor)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

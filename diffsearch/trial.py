@@ -1,0 +1,290 @@
+"""One run, from wherever the store has it to where a study wants it: train → sample → score, milestone by milestone.
+
+`run_trial` is a generator: one item per epoch, batch of samples and evaluation, then an outcome. It knows neither
+Ray nor MLflow, keeps nothing in memory that the store doesn't hold, and can be closed between any two items.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torchvision.utils import make_grid
+
+from diffsearch import registry
+from diffsearch.data.datasets import ImageData
+from diffsearch.data.datasets import load as load_data
+from diffsearch.diffusion.sampling import network_calls, sample
+from diffsearch.errors import Diverged
+from diffsearch.files import replace_file
+from diffsearch.records import EpochRecord, Evaluation, Outcome, State
+from diffsearch.scoring.evaluate import score
+from diffsearch.space.settings import RunSettings, SamplingPoint, as_json
+from diffsearch.store import Lease, LeaseLost, RunFolder, Store, evaluation_key
+from diffsearch.training import checkpoint
+from diffsearch.training.loop import TrainingState, start, train
+from diffsearch.training.memory import resident_mb
+
+SAVE_EVERY_S = 30.0
+GRID = (8, 16)  # rows and columns of the picture kept with each evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRequest:
+    """What a study wants of one run. Plain data: it travels to the worker as JSON."""
+
+    run_key: str
+    settings: RunSettings
+    milestones: tuple[int, ...]
+    points: tuple[SamplingPoint, ...]
+    metrics: tuple[str, ...]
+    samples: int
+    noise_seed: int
+    store: Path
+    session: str  # of the driver
+    keep: str = "milestones"
+    use: tuple[Path, ...] = ()
+    extensions: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    memory_limit_mb: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return as_json(self)
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> TrialRequest:
+        fields = dict(plain)
+        fields["settings"] = RunSettings.from_json(plain["settings"])
+        fields["milestones"] = tuple(plain["milestones"])
+        fields["points"] = tuple(SamplingPoint.from_json(point) for point in plain["points"])
+        fields["metrics"] = tuple(plain["metrics"])
+        fields["store"] = Path(plain["store"])
+        fields["use"] = tuple(Path(path) for path in plain["use"])
+        return cls(**fields)
+
+    def evaluation_key(self, epoch: int, point: SamplingPoint) -> str:
+        return evaluation_key(self.run_key, epoch, point, self.samples, self.noise_seed, self.extensions)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """An epoch was trained."""
+
+    record: EpochRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """A batch of images was drawn."""
+
+    epoch: int
+    done: int
+    total: int
+    images_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """An evaluation is in the store; `completes` says that the milestone has no other left."""
+
+    evaluation: Evaluation
+    completes: bool
+    reused: bool
+
+
+Item: TypeAlias = Trained | Sampled | Scored
+
+
+def stored_evaluation(folder: RunFolder, request: TrialRequest, epoch: int, point: SamplingPoint) -> Evaluation | None:
+    """The evaluation, if the store has it with every metric that is asked for."""
+    found = folder.evaluations().get(request.evaluation_key(epoch, point))
+    return found if found is not None and set(request.metrics) <= set(found.scores) else None
+
+
+def missing(folder: RunFolder, request: TrialRequest) -> list[tuple[int, SamplingPoint]]:
+    """(epoch, sampling point) pairs that the store can't answer."""
+    known = folder.evaluations()
+    wanted = set(request.metrics)
+    return [
+        (epoch, point)
+        for epoch in request.milestones
+        for point in request.points
+        if (found := known.get(request.evaluation_key(epoch, point))) is None or not wanted <= set(found.scores)
+    ]
+
+
+def run_trial(request: TrialRequest, device: torch.device) -> Generator[Item, None, Outcome]:
+    """Bring one run to its last milestone.
+
+    Yields:
+        Each epoch trained, batch sampled and evaluation made (or found), in order.
+
+    Returns:
+        The outcome: finished, diverged, out of memory, or failed with its traceback. Never raises for a fault of the
+        run itself; a lease that was lost to another writer ends as killed.
+    """
+    folder = Store.open(request.store).run(request.run_key)
+    try:
+        for path in request.use:
+            registry.use(path)
+        with folder.lease(request.session) as lease:
+            ended = folder.outcome()
+            if ended is not None and ended.details.get("epoch", 0) <= request.milestones[-1]:
+                return ended
+            data = load_data(request.settings.dataset)
+            folder.begin(lease, request.settings, data.content, request.environment)
+            yield from _Work(request, folder, lease, data, device).items()
+        return Outcome(State.FINISHED)
+    except Diverged as error:
+        return Outcome(State.DIVERGED, str(error))
+    except LeaseLost as error:
+        return Outcome(State.KILLED, str(error))
+    except _MemoryExceeded as error:
+        return Outcome(State.OUT_OF_MEMORY, str(error))
+    except Exception as error:
+        if _is_out_of_memory(error):
+            return Outcome(State.OUT_OF_MEMORY, str(error).splitlines()[0])
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        return Outcome(State.FAILED, reason, {"traceback": traceback.format_exc()})
+
+
+class _MemoryExceeded(Exception):
+    pass
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    text = str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text)
+    )
+
+
+@dataclass
+class _Work:
+    """The state of one trial between two items."""
+
+    request: TrialRequest
+    folder: RunFolder
+    lease: Lease
+    data: ImageData
+    device: torch.device
+    state: TrainingState | None = None
+    saved_at: float = 0.0
+
+    def items(self) -> Iterator[Item]:
+        recorded = {record.epoch for record in self.folder.epochs()}
+        known = self.folder.evaluations()
+        for milestone in self.request.milestones:
+            keys = {self.request.evaluation_key(milestone, point): point for point in self.request.points}
+            wanted = set(self.request.metrics)
+            lacking = [key for key in keys if key not in known or not wanted <= set(known[key].scores)]
+            if lacking:
+                yield from self._train_to(milestone, recorded)
+            for number, (key, point) in enumerate(keys.items(), start=1):
+                reused = key not in lacking
+                if not reused:
+                    known[key] = yield from self._evaluate(key, milestone, point)
+                yield Scored(known[key], completes=number == len(keys), reused=reused)
+        self._thin_out()
+
+    def _train_to(self, milestone: int, recorded: set[int]) -> Iterator[Item]:
+        """Make sure that the checkpoint of a milestone is there, training on from the deepest one that serves."""
+        if self.folder.checkpoint(milestone).exists():
+            return
+        state = self._state_before(milestone)
+        try:
+            for record in train(state, self.data, milestone):
+                self._check_memory()
+                if record.epoch not in recorded:
+                    self.folder.add_epoch(self.lease, record)
+                    recorded.add(record.epoch)
+                if record.epoch == milestone or self.request.keep == "all":
+                    self.lease.check()
+                    checkpoint.save(state, self.folder.checkpoint(record.epoch), with_optimizer=False)
+                self._save_latest(state, due=record.epoch == milestone)
+                yield Trained(record)
+        except Diverged as error:
+            self.folder.set_outcome(self.lease, Outcome(State.DIVERGED, str(error), {"epoch": error.epoch}))
+            raise
+
+    def _state_before(self, milestone: int) -> TrainingState:
+        if self.state is not None and self.state.epoch <= milestone:
+            return self.state
+        self.state = start(self.request.settings, self.request.run_key, self.data, self.device)
+        if self.folder.latest.exists():
+            deepest = checkpoint.Checkpoint.read(self.folder.latest)
+            if deepest.epoch <= milestone:
+                checkpoint.load(self.state, self.folder.latest)
+        self.saved_at = time.monotonic()
+        return self.state
+
+    def _save_latest(self, state: TrainingState, due: bool) -> None:
+        """After each epoch or 30 s, whichever is later, and at milestones; never over a deeper one."""
+        if not due and time.monotonic() - self.saved_at < SAVE_EVERY_S:
+            return
+        if self.folder.latest.exists() and checkpoint.Checkpoint.read(self.folder.latest).epoch >= state.epoch:
+            return
+        self.lease.check()
+        checkpoint.save(state, self.folder.latest, with_optimizer=True)
+        self.saved_at = time.monotonic()
+
+    def _evaluate(self, key: str, epoch: int, point: SamplingPoint) -> Generator[Item, None, Evaluation]:
+        request = self.request
+        trained = checkpoint.Checkpoint.read(self.folder.checkpoint(epoch))
+        denoiser = trained.denoiser(point.ema, self.device)
+        began = time.monotonic()
+        batches: list[torch.Tensor] = []
+        done = 0
+        shape = (request.samples, *self.data.image_shape)
+        for batch in sample(denoiser, point.sampler, point.steps, shape, request.noise_seed, self.device):
+            batches.append(trained.normalization.decode(batch).cpu())
+            done += len(batch)
+            self._check_memory()
+            yield Sampled(epoch, done, request.samples, done / (time.monotonic() - began))
+        images = torch.cat(batches)
+        sampling_s = time.monotonic() - began
+        scores = score(images.numpy(), request.metrics, self.data, Store(request.store).references)
+        evaluation = Evaluation(
+            key=key,
+            run_key=request.run_key,
+            epoch=epoch,
+            sampling=point,
+            samples=request.samples,
+            noise_seed=request.noise_seed,
+            scores=scores,
+            network_calls=request.samples * network_calls(denoiser.schedule, point.steps),
+            sampling_s=round(sampling_s, 3),
+            scoring_s=round(time.monotonic() - began - sampling_s, 3),
+        )
+        self.lease.check()
+        replace_file(self.folder.picture(key), png_grid(images[: GRID[0] * GRID[1]]))
+        self.folder.add_evaluation(self.lease, evaluation)
+        return evaluation
+
+    def _check_memory(self) -> None:
+        limit = self.request.memory_limit_mb
+        if limit is not None and (used := resident_mb()) > limit:
+            raise _MemoryExceeded(f"this worker holds {used:,.0f} MB; its share of the machine is {limit:,.0f} MB")
+
+    def _thin_out(self) -> None:
+        """`keep: last` leaves only the checkpoint of the last milestone."""
+        if self.request.keep == "last":
+            for epoch in self.request.milestones[:-1]:
+                self.folder.checkpoint(epoch).unlink(missing_ok=True)
+
+
+def png_grid(images: torch.Tensor, columns: int = GRID[1]) -> bytes:
+    """(N, C, H, W) uint8 images as one PNG, `columns` a row, a pixel of white between them."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    grid = make_grid(images, nrow=columns, padding=1, pad_value=255)
+    file = BytesIO()
+    Image.fromarray(grid.permute(1, 2, 0).numpy()).save(file, format="PNG")
+    return file.getvalue()
