@@ -1,0 +1,137 @@
+"""A study's history, put together from its folder and the store: what reports, tables and MLflow are made of.
+
+`study.json` says what the study is, the ledger what it asked for and decided, the run folders what came of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from diffsearch.errors import StoreError
+from diffsearch.files import replace_file
+from diffsearch.records import Bounds, Outcome, RunHistory, State, StudyHistory
+from diffsearch.space.settings import as_json, to_plain
+from diffsearch.store import RunFolder, Store, evaluation_key
+from diffsearch.study.ledger import Asked, Ledger
+
+HEADER = "study.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """study.json: what the study is, as its last session ran it."""
+
+    name: str
+    objective: str
+    direction: str
+    metrics: tuple[str, ...]
+    samples: int
+    axes: tuple[str, ...]
+    milestones: tuple[int, ...]
+    text: str
+    source: str
+    command: str
+    workers: int
+    train_images: int
+    asks: str
+    extensions: Mapping[str, str]
+    facts: Mapping[str, str]
+    bounds: tuple[Bounds, ...] = ()
+
+    def write(self, folder: Path) -> None:
+        replace_file(folder / HEADER, json.dumps(as_json(self), indent=1, sort_keys=True).encode())
+
+    @classmethod
+    def read(cls, folder: Path) -> Header:
+        file = folder / HEADER
+        if not file.exists():
+            known = ", ".join(sorted(path.parent.name for path in folder.parent.glob(f"*/{HEADER}"))) or "none"
+            raise StoreError(f"no study '{folder.name}' in {folder.parent.parent}. Studies there: {known}.")
+        plain = json.loads(file.read_bytes())
+        plain["bounds"] = tuple(Bounds(**bound) for bound in plain["bounds"])
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFolder:
+    """One study's folder in a store, opened for reading."""
+
+    store: Store
+    name: str
+    header: Header = field(repr=False)
+    ledger: Ledger = field(repr=False)
+
+    @classmethod
+    def open(cls, store: Store, name: str) -> StudyFolder:
+        folder = store.study(name)
+        return cls(store, name, Header.read(folder), Ledger.open(folder))
+
+    @property
+    def path(self) -> Path:
+        return self.store.study(self.name)
+
+    def asked(self) -> list[Asked]:
+        """The runs of the study as its file stands now, in the order in which they were asked for."""
+        return list(self.ledger.of(self.header.asks))
+
+    def history(self) -> StudyHistory:
+        runs = [self.run(asked) for asked in self.asked()]
+        return assemble(
+            self.header, runs, self.ledger.wall_s, len(self.ledger.sessions), f"the store ({self.store.root})"
+        )
+
+    def run(self, asked: Asked) -> RunHistory:
+        """One run as this study sees it."""
+        folder = self.store.run(asked.run_key)
+        outcome = self.ledger.end_of(asked) or Outcome(State.RUNNING)
+        last = outcome.details.get("epoch", asked.milestones[-1])
+        return RunHistory(
+            key=asked.run_key,
+            settings=asked.settings,
+            point={path: to_plain(value) for path, value in asked.point.items()},
+            stage=asked.stage,
+            order=asked.order,
+            outcome=outcome,
+            epochs=tuple(record for record in folder.epochs() if record.epoch <= last),
+            evaluations=tuple(self._evaluations(folder, asked)),
+            reused_epochs=asked.reused_epochs,
+            reused_evaluations=asked.reused_evaluations,
+            attempts=tuple(self.ledger.attempts.get(asked.run_key, ())),
+            environment=folder.header().get("environment", {}),
+        )
+
+    def _evaluations(self, folder: RunFolder, asked: Asked) -> Iterable[Any]:
+        known = folder.evaluations()
+        for epoch in asked.milestones:
+            for point in asked.points:
+                key = evaluation_key(
+                    asked.run_key, epoch, point, asked.samples, asked.noise_seed, self.header.extensions
+                )
+                if key in known and self.header.objective in known[key].scores:
+                    yield known[key]
+
+
+def assemble(header: Header, runs: Iterable[RunHistory], wall_s: float, sessions: int, read_from: str) -> StudyHistory:
+    return StudyHistory(
+        name=header.name,
+        objective=header.objective,
+        direction="min" if header.direction == "min" else "max",
+        metrics=header.metrics,
+        samples=header.samples,
+        axes=header.axes,
+        milestones=header.milestones,
+        runs=tuple(sorted(runs, key=lambda run: (run.stage != "search", run.order))),
+        bounds=header.bounds,
+        text=header.text,
+        command=header.command,
+        wall_s=wall_s,
+        sessions=sessions,
+        workers=header.workers,
+        train_images=header.train_images,
+        read_from=read_from,
+        facts=header.facts,
+    )

@@ -1,0 +1,45 @@
+"""What makes two forms of a study file the same search: hashes of its space and of what it asks of each run."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+from diffsearch.space.axes import settings_at, value_at
+from diffsearch.space.settings import Point, RunSettings, StudySpec, canonical
+
+
+def space_hash(spec: StudySpec, data_content: str) -> str:
+    """Of the training axes and every fixed training setting: which points there are to choose from."""
+    what = {
+        "axes": [replace(axis, line=0) for axis in spec.axes],
+        "fixed": dict(spec.fixed),
+        "seed": spec.seed,
+        "data": data_content,
+        "extensions": dict(spec.extensions),
+    }
+    return _hash(what)
+
+
+def asks_hash(spec: StudySpec, data_content: str) -> str:
+    """Of the space and all that is asked of each run: an Optuna study's scores mean one thing only."""
+    what = {
+        "space": space_hash(spec, data_content),
+        "milestones": spec.milestones,
+        "sampling": [dict(spec.sampling_fixed), [replace(axis, line=0) for axis in spec.sampling_axes]],
+        "evaluation": spec.evaluation,
+        "repeats": spec.repeats,
+        "algorithm": spec.search.algorithm if spec.search.algorithm.name == "sequential" else "",
+    }
+    return _hash(what)
+
+
+def point_in(spec: StudySpec, settings: RunSettings) -> Point | None:
+    """The point of this space that has these settings, or None."""
+    values = {axis.path: value_at(settings, axis.path) for axis in spec.axes}
+    point = {axis.path: values[axis.path] for axis in spec.axes if axis.exists({**spec.fixed, **values})}
+    return point if settings_at(spec, point, settings.seed) == settings else None
+
+
+def _hash(what: object) -> str:
+    return hashlib.sha256(canonical(what).encode()).hexdigest()[:12]

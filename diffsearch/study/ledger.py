@@ -1,0 +1,144 @@
+"""What one study asked for and decided: a JSON-lines file that the driver alone writes, in the study's folder.
+
+    session   a driver began: its command, versions, workers
+    asked     the study wants a run: at which point, for which stage, to which milestones, scored how
+    attempt   an attempt at a run ended badly: killed, out of memory
+    ended     a run's end as this study sees it: finished, stopped early, diverged, failed
+    wall      working time of a session so far
+
+Runs themselves lie in the store; *stopped early* is this study's word and stands only here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from diffsearch.files import append_line, read_lines
+from diffsearch.records import Outcome, State
+from diffsearch.space.settings import Choice, Point, RunSettings, SamplingPoint, as_json, to_plain, to_value
+
+FILE = "ledger.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One run that the study wants, in full: enough to ask for it again."""
+
+    run_key: str
+    settings: RunSettings
+    point: Point
+    stage: Literal["search", "finalist"]
+    order: int  # 1-based
+    space: str  # hash of axes and fixed settings
+    asks: str  # hash of milestones, sampling points, metrics and samples
+    milestones: tuple[int, ...]
+    points: tuple[SamplingPoint, ...]
+    samples: int
+    noise_seed: int
+    reused_epochs: int
+    reused_evaluations: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {**as_json(self), "point": {path: to_plain(value) for path, value in self.point.items()}}
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Asked:
+        fields = dict(plain)
+        fields["settings"] = RunSettings.from_json(plain["settings"])
+        fields["point"] = {path: unpack(value) for path, value in plain["point"].items()}
+        fields["milestones"] = tuple(plain["milestones"])
+        fields["points"] = tuple(SamplingPoint.from_json(point) for point in plain["points"])
+        return cls(**fields)
+
+
+def unpack(plain: Any) -> Any:
+    """A value of a point back from JSON."""
+    if isinstance(plain, Mapping):
+        return Choice(plain["name"], tuple((key, to_value(value)) for key, value in plain["options"]))
+    return to_value(plain)
+
+
+@dataclass
+class Ledger:
+    """The file, read once and kept in step with what is appended."""
+
+    path: Path
+    asked: list[Asked] = field(default_factory=list)
+    ended: dict[tuple[str, str, str], Outcome] = field(default_factory=dict)  # (asks, stage, run key) → last end
+    attempts: dict[str, list[Outcome]] = field(default_factory=dict)  # run key → attempts that ended badly
+    sessions: list[dict[str, Any]] = field(default_factory=list)
+    wall: dict[str, float] = field(default_factory=dict)  # session → seconds
+
+    @classmethod
+    def open(cls, folder: Path) -> Ledger:
+        ledger = cls(folder / FILE)
+        for line in read_lines(ledger.path):
+            ledger._take(line)
+        return ledger
+
+    @property
+    def wall_s(self) -> float:
+        """Working time over all sessions."""
+        return sum(self.wall.values())
+
+    def find(self, asks: str, stage: str, run_key: str) -> Asked | None:
+        return self._index.get((asks, stage, run_key))
+
+    def of(self, asks: str) -> Iterator[Asked]:
+        return (asked for asked in self.asked if asked.asks == asks)
+
+    def end_of(self, asked: Asked) -> Outcome | None:
+        return self.ended.get((asked.asks, asked.stage, asked.run_key))
+
+    def begin_session(self, session: str, facts: Mapping[str, Any]) -> None:
+        self._append({"event": "session", "session": session, "at": time.time(), **facts})
+
+    def ask(self, asked: Asked) -> None:
+        if self.find(asked.asks, asked.stage, asked.run_key) is None:
+            self._append({"event": "asked", **asked.to_json()})
+
+    def attempt(self, run_key: str, outcome: Outcome) -> None:
+        self._append({"event": "attempt", "run_key": run_key, **_outcome(outcome)})
+
+    def end(self, asked: Asked, outcome: Outcome) -> None:
+        where = {"asks": asked.asks, "stage": asked.stage, "run_key": asked.run_key}
+        self._append({"event": "ended", **where, **_outcome(outcome)})
+
+    def tick(self, session: str, wall_s: float) -> None:
+        self._append({"event": "wall", "session": session, "wall_s": round(wall_s, 3)})
+
+    def __post_init__(self) -> None:
+        self._index: dict[tuple[str, str, str], Asked] = {}
+
+    def _append(self, line: dict[str, Any]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        append_line(self.path, line)
+        self._take(line)
+
+    def _take(self, line: Mapping[str, Any]) -> None:
+        fields = {key: value for key, value in line.items() if key != "event"}
+        match line["event"]:
+            case "session":
+                self.sessions.append(fields)
+            case "asked":
+                asked = Asked.from_json(fields)
+                self.asked.append(asked)
+                self._index.setdefault((asked.asks, asked.stage, asked.run_key), asked)
+            case "attempt":
+                self.attempts.setdefault(fields["run_key"], []).append(_to_outcome(fields))
+            case "ended":
+                self.ended[fields["asks"], fields["stage"], fields["run_key"]] = _to_outcome(fields)
+            case "wall":
+                self.wall[fields["session"]] = max(self.wall.get(fields["session"], 0.0), fields["wall_s"])
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    return {"state": outcome.state.value, "reason": outcome.reason, "details": to_plain(outcome.details)}
+
+
+def _to_outcome(fields: Mapping[str, Any]) -> Outcome:
+    return Outcome(State(fields["state"]), fields["reason"], fields["details"])

@@ -1,0 +1,383 @@
+"""Ray Tune executes what the conductor decides. The only module that imports ray.
+
+Three small adapters: a class `Trainable` whose step is one item of `run_trial`, a `Searcher` that hands out the
+conductor's tasks, a FIFO scheduler that gives it what the workers report. None of them decides anything, and an
+exception in any of them halts the study and is raised by `run`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import tempfile
+import time
+import types
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_WARN_THRESHOLD_S": "60",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_memory_monitor_refresh_ms": "0",  # its error would end the whole study; workers guard their own memory
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+}
+os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+
+import ray  # noqa: E402
+from ray import tune  # noqa: E402
+from ray.tune.execution.tune_controller import TuneController  # noqa: E402
+from ray.tune.experiment import Trial  # noqa: E402
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
+from ray.tune.search import Searcher  # noqa: E402
+
+from diffsearch.errors import DiffsearchError  # noqa: E402
+from diffsearch.records import Outcome, State  # noqa: E402
+from diffsearch.space.settings import Choice  # noqa: E402
+from diffsearch.study import items  # noqa: E402
+from diffsearch.study.conductor import Conductor, Signal, Task  # noqa: E402
+from diffsearch.study.resources import Share  # noqa: E402
+from diffsearch.trial import Item, Scored, TrialRequest, run_trial  # noqa: E402
+
+TEMP = "/tmp"  # Ray's socket paths must stay short
+GRACE_S = 3.0  # after one Ctrl-C, for steps under way to end and be written
+
+
+class Interrupted(BaseException):
+    """Ctrl-C: the study stops here, whole, and goes on with the same command."""
+
+
+# --- on the worker ------------------------------------------------------------------------------------------------
+
+
+class RunTrainable(tune.Trainable):
+    """One run on a reused worker: a step is one item of `run_trial`."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        import torch
+
+        from diffsearch.study.resources import worker_device
+
+        torch.set_num_threads(max(1, int(config["cpu"])))
+        request = TrialRequest.from_json(json.loads(config["request"]))
+        self._items = run_trial(request, worker_device(config["gpu"]))
+
+    def step(self) -> dict[str, Any]:
+        try:
+            return {"item": items.pack(next(self._items))}
+        except StopIteration as end:
+            return {"item": items.pack(end.value)}
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.cleanup()
+        self.setup(new_config)
+        return True
+
+    def cleanup(self) -> None:
+        """Close the run that was under way: its lease is given back. Ray doesn't call this between reused trials."""
+        self._items.close()
+
+
+# --- in the driver ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Link:
+    """What the adapters share: the conductor, the tasks in Ray's hands, the first exception."""
+
+    conductor: Conductor
+    share: Share
+    listen: Callable[[Task, Item | Outcome | None], None]  # None: handed out
+    failure: BaseException | None = None
+
+    def __post_init__(self) -> None:
+        self.tasks: dict[str, Task] = {}  # Tune's trial id → task
+
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Keep the first exception for `run` to raise: Tune would swallow it or blame the trial."""
+        try:
+            yield
+        except Exception as error:
+            self.failure = self.failure or error
+            self.conductor.halted = True
+            raise
+
+    def end(self, trial_id: str, outcome: Outcome) -> None:
+        task = self.tasks.pop(trial_id)
+        self.listen(task, self.conductor.ended(task, outcome))
+
+    def stop(self, trial_id: str, epoch: int, reason: str) -> None:
+        task = self.tasks.pop(trial_id)
+        self.listen(task, self.conductor.stop(task, epoch, reason))
+
+
+class _Asker(Searcher):  # type: ignore[misc]
+    """Hands out the conductor's tasks."""
+
+    def __init__(self, link: _Link) -> None:
+        super().__init__()
+        self._link = link
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        with self._link.guarded():
+            if len(self._link.tasks) >= self._link.share.workers:
+                return None  # Tune asks one ahead; a task asked for now would be chosen knowing less
+            signal_or_task = self._link.conductor.next()
+            if isinstance(signal_or_task, Task):
+                task = signal_or_task
+                self._link.tasks[trial_id] = task
+                self._link.listen(task, None)
+                request = json.dumps({**task.request.to_json(), "memory_limit_mb": self._link.share.memory_mb})
+                return {"request": request, "cpu": self._link.share.cpu, "gpu": self._link.share.gpu}
+            return Searcher.FINISHED if signal_or_task is Signal.DONE else None
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """The scheduler has told the conductor already."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """The journal and the store hold everything."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Likewise."""
+
+
+class _Listener(FIFOScheduler):  # type: ignore[misc]
+    """Gives the conductor what the workers report, and Tune its verdict."""
+
+    def __init__(self, link: _Link, stopping: Choice) -> None:
+        super().__init__()
+        self._link, self._name, self._foreign = link, str(stopping), foreign_scheduler(stopping)
+        self._shown: set[str] = set()  # trials that the foreign scheduler was told of
+        self._oom_kills = _oom_kills()
+
+    def on_trial_result(self, controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
+        with self._link.guarded():
+            task = self._link.tasks.get(trial.trial_id)
+            if task is None:
+                return str(TrialScheduler.STOP)
+            item = items.unpack(result["item"])
+            if isinstance(item, Outcome):
+                self._link.end(trial.trial_id, item)
+                return str(TrialScheduler.STOP)
+            self._link.listen(task, item)
+            going = self._link.conductor.heard(task, item)
+            if going and self._foreign is not None and isinstance(item, Scored) and item.completes:
+                going = self._ask_foreign(controller, trial, result, item)
+            if not going:
+                assert isinstance(item, Scored)
+                self._link.stop(trial.trial_id, item.evaluation.epoch, self._name)
+                return str(TrialScheduler.STOP)
+            return str(TrialScheduler.CONTINUE)
+
+    def _ask_foreign(self, controller: TuneController, trial: Trial, result: dict[str, Any], item: Scored) -> bool:
+        assert self._foreign is not None
+        score = self._link.conductor.score(item)
+        seen = {**result, "objective": score, "training_iteration": item.evaluation.epoch}
+        if trial.trial_id not in self._shown:
+            self._shown.add(trial.trial_id)
+            self._foreign.on_trial_add(controller, trial)
+        return bool(self._foreign.on_trial_result(controller, trial, seen) != TrialScheduler.STOP)
+
+    def on_trial_error(self, controller: TuneController, trial: Trial) -> None:
+        """The process died, or the trainable could not be set up; every other failure is an outcome."""
+        with self._link.guarded():
+            error = _error_of(trial)
+            dead = isinstance(error, ray.exceptions.ActorDiedError | ray.exceptions.WorkerCrashedError)
+            reason = " ".join(str(error).split())[:300]
+            if trial.trial_id not in self._link.tasks:
+                return
+            if dead:
+                before, self._oom_kills = self._oom_kills, _oom_kills()
+                state = State.OUT_OF_MEMORY if self._oom_kills > before else State.KILLED
+                reason = "the machine ran out of memory" if state == State.OUT_OF_MEMORY else "its worker process died"
+                self._link.end(trial.trial_id, Outcome(state, reason))
+            else:
+                self._link.end(trial.trial_id, Outcome(State.FAILED, reason, {"traceback": str(error)}))
+
+    def on_trial_complete(self, controller: TuneController, trial: Trial, result: dict[str, Any]) -> None:
+        """Told by `on_trial_result` already."""
+
+    def on_trial_remove(self, controller: TuneController, trial: Trial) -> None:
+        """Likewise."""
+
+
+class _Pulse(tune.Callback):  # type: ignore[misc]
+    """Called at each turn of Tune's loop, some ten times a second: the clock, and the place where Ctrl-C takes hold."""
+
+    def __init__(self, link: _Link, beat: Callable[[], None], interrupts: list[float]) -> None:
+        self._link, self._beat, self._interrupts = link, beat, interrupts
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        with self._link.guarded():
+            self._beat()
+        if self._link.failure is not None:
+            raise self._link.failure
+        if self._interrupts:
+            self._link.conductor.halted = True
+            waited = time.monotonic() - self._interrupts[0]
+            if not self._link.tasks or len(self._interrupts) > 1 or waited > GRACE_S:
+                raise Interrupted
+
+
+def run(
+    conductor: Conductor,
+    share: Share,
+    *,
+    address: str | None,
+    listen: Callable[[Task, Item | Outcome | None], None],
+    beat: Callable[[], None],
+    on_interrupt: Callable[[int], None],
+    stopping: Choice,
+) -> None:
+    """Execute a study until the conductor has nothing left. Ray must be running (see `cluster`).
+
+    Raises:
+        Interrupted: Ctrl-C. Whatever an adapter or the conductor raised is raised again as it was.
+    """
+    link = _Link(conductor, share, listen)
+    interrupts: list[float] = []
+
+    def interrupt(_signal: int, _frame: types.FrameType | None) -> None:
+        interrupts.append(time.monotonic())
+        on_interrupt(len(interrupts))
+
+    with tempfile.TemporaryDirectory(prefix="dsr-", dir=TEMP) as results, _on_sigint(interrupt):
+        tuner = tune.Tuner(
+            tune.with_resources(RunTrainable, share.bundle()),
+            tune_config=tune.TuneConfig(
+                search_alg=_Asker(link),
+                scheduler=_Listener(link, stopping),
+                num_samples=-1,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="study",
+                storage_path=results,
+                verbose=0,
+                callbacks=[_Pulse(link, beat, interrupts)],
+                failure_config=tune.FailureConfig(max_failures=0),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
+        )
+        try:
+            tuner.fit()
+        except BaseException:
+            if link.failure is not None:
+                raise link.failure from None
+            raise
+        finally:
+            for task in list(link.tasks.values()):
+                conductor.interrupted(task)
+    if link.failure is not None:
+        raise link.failure
+    if interrupts:
+        raise Interrupted
+
+
+@contextlib.contextmanager
+def cluster(address: str | None, workers: int | None = None) -> Iterator[dict[str, float]]:
+    """A Ray cluster for one study, as its resources: the running one at `address`, else a local one of its own.
+
+    Raises:
+        DiffsearchError: nothing answers at the address.
+    """
+    common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
+    temp = None
+    if address is None:
+        _reap()
+        temp = Path(tempfile.mkdtemp(prefix=f"ds{os.getpid()}-", dir=TEMP))
+        atexit.register(shutil.rmtree, temp, ignore_errors=True)
+        common |= {
+            "include_dashboard": False,
+            "_temp_dir": str(temp),
+            "num_cpus": workers or len(os.sched_getaffinity(0)),
+            "object_store_memory": 100 * 2**20,
+        }
+    try:
+        ray.init(address=address or "local", **common)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise DiffsearchError(f"--address {address}: no Ray cluster answers there ({error})") from error
+    try:
+        yield dict(ray.cluster_resources())
+    finally:
+        ray.shutdown()
+        if temp is not None:
+            shutil.rmtree(temp, ignore_errors=True)
+
+
+def nodes() -> list[Mapping[str, float]]:
+    """Resources of each living node of the cluster."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def foreign_scheduler(stopping: Choice) -> TrialScheduler | None:
+    """A scheduler of Ray's by its class name, or None for a rule of ours.
+
+    Raises:
+        DiffsearchError: Ray has none of that name, or it doesn't take those arguments.
+    """
+    if not stopping.name[:1].isupper():
+        return None
+    if not hasattr(tune.schedulers, stopping.name):
+        raise DiffsearchError(f"search.stopping: Ray Tune has no scheduler '{stopping.name}'")
+    try:
+        scheduler = getattr(tune.schedulers, stopping.name)(**stopping.kwargs)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise DiffsearchError(f"search.stopping: {stopping.name}: {error}") from error
+    scheduler.set_search_properties("objective", "min")
+    return scheduler
+
+
+def _error_of(trial: Trial) -> BaseException | None:
+    file = trial.pickled_error_file
+    if file and Path(file).exists():
+        with Path(file).open("rb") as content:
+            return ray.cloudpickle.load(content)  # type: ignore[no-any-return]
+    return None
+
+
+def _oom_kills() -> int:
+    """Processes of this machine's control group that the kernel ended for want of memory."""
+    for name in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
+        with contextlib.suppress(OSError):
+            found = re.search(r"^oom_kill (\d+)", Path(name).read_text(), re.MULTILINE)
+            if found:
+                return int(found.group(1))
+    return 0
+
+
+def _reap() -> None:
+    """Remove the temporary folders of drivers that were killed."""
+    for folder in Path(TEMP).glob("ds[0-9]*-*"):
+        pid = re.match(r"ds(\d+)-", folder.name)
+        if pid and not psutil.pid_exists(int(pid.group(1))):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _on_sigint(handler: Callable[[int, types.FrameType | None], None]) -> Iterator[None]:
+    import threading
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
