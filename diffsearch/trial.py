@@ -19,11 +19,11 @@ from torchvision.utils import make_grid
 from diffsearch import registry
 from diffsearch.data.datasets import ImageData
 from diffsearch.data.datasets import load as load_data
-from diffsearch.diffusion.sampling import network_calls, sample
+from diffsearch.diffusion.sampling import sample
 from diffsearch.errors import Diverged
 from diffsearch.files import replace_file
 from diffsearch.records import EpochRecord, Evaluation, Outcome, State
-from diffsearch.scoring.evaluate import score
+from diffsearch.scoring.metrics import score
 from diffsearch.space.settings import RunSettings, SamplingPoint, as_json
 from diffsearch.store import Lease, LeaseLost, RunFolder, Store, evaluation_key
 from diffsearch.training import checkpoint
@@ -31,6 +31,7 @@ from diffsearch.training.loop import TrainingState, start, train
 from diffsearch.training.memory import resident_mb
 
 SAVE_EVERY_S = 30.0
+SAMPLING_BATCH = 250  # fixed: a network's rounding changes with the size of its batch
 GRID = (8, 16)  # rows and columns of the picture kept with each evaluation
 
 
@@ -146,7 +147,7 @@ def run_trial(request: TrialRequest, device: torch.device) -> Generator[Item, No
         return Outcome(State.KILLED, str(error))
     except _MemoryExceeded as error:
         return Outcome(State.OUT_OF_MEMORY, str(error))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a run's fault is an outcome: raised, it would reach Ray's retry
         if _is_out_of_memory(error):
             return Outcome(State.OUT_OF_MEMORY, str(error).splitlines()[0])
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -241,7 +242,8 @@ class _Work:
         batches: list[torch.Tensor] = []
         done = 0
         shape = (request.samples, *self.data.image_shape)
-        for batch in sample(denoiser, point.sampler, point.steps, shape, request.noise_seed, self.device):
+        drawn = sample(denoiser, point.sampler, point.steps, shape, request.noise_seed, SAMPLING_BATCH, self.device)
+        for batch in drawn:
             batches.append(trained.normalization.decode(batch).cpu())
             done += len(batch)
             self._check_memory()
@@ -257,7 +259,7 @@ class _Work:
             samples=request.samples,
             noise_seed=request.noise_seed,
             scores=scores,
-            network_calls=request.samples * network_calls(denoiser.schedule, point.steps),
+            network_calls=request.samples * len(denoiser.timesteps(point.steps)),
             sampling_s=round(sampling_s, 3),
             scoring_s=round(time.monotonic() - began - sampling_s, 3),
         )

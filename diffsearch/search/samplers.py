@@ -17,6 +17,7 @@ import optuna
 
 from diffsearch.errors import DiffsearchError
 from diffsearch.registry import algorithm, suggest
+from diffsearch.space.axes import walk
 from diffsearch.space.settings import Axis, Choice, Choices, Integers, LogUniform, Point, Uniform, to_plain, to_value
 
 
@@ -97,19 +98,9 @@ def seed_of(study_seed: int, trial_number: int) -> int:
     return int.from_bytes(digest[:4], "big")
 
 
-def suggest_point(trial: optuna.Trial, axes: Sequence[Axis], fixed: Mapping[str, Any]) -> dict[str, Any]:
-    """Ask a trial for a value of each axis that exists, in file order; an axis may depend on those before it."""
-    point: dict[str, Any] = {}
-    pending = list(axes)
-    while pending:
-        ready = [axis for axis in pending if not ({path for path, _ in axis.when} & {other.path for other in pending})]
-        if not ready:
-            raise DiffsearchError(f"`when` of {pending[0].path} depends on itself")
-        for axis in ready:
-            if axis.exists({**fixed, **point}):
-                point[axis.path] = _suggest(trial, axis)
-        pending = [axis for axis in pending if axis not in ready]
-    return point
+def suggest_point(trial: optuna.Trial, axes: Sequence[Axis], fixed: Mapping[str, Any]) -> Point:
+    """Ask a trial for a value of each axis that exists."""
+    return walk(axes, fixed, lambda axis: _suggest(trial, axis))
 
 
 def _suggest(trial: optuna.Trial, axis: Axis) -> Any:

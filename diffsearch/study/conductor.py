@@ -15,13 +15,13 @@ from typing import Literal
 
 from diffsearch import registry
 from diffsearch.records import Outcome, State
-from diffsearch.scoring.metrics import direction
+from diffsearch.scoring.metrics import parse
 from diffsearch.search.sequential import EPOCHS, Proposal, Sequential, sequential
 from diffsearch.search.stopping import Rule
-from diffsearch.space.axes import grid_size, sampling_points, settings_at
-from diffsearch.space.settings import Point, SamplingPoint, StudySpec, canonical
+from diffsearch.space.axes import finalist_points, grid_size, point_of, sampling_points, settings_at
+from diffsearch.space.settings import Point, StudySpec, canonical
 from diffsearch.store import Store, run_key
-from diffsearch.study.identity import asks_hash, point_in, space_hash
+from diffsearch.study.identity import asks_hash, space_hash
 from diffsearch.study.journal import SearchJournal, Trial
 from diffsearch.study.ledger import Asked, Ledger
 from diffsearch.training.memory import describe
@@ -90,7 +90,7 @@ class Conductor:
         self._content, self._image_shape = data_content, image_shape
         self._session, self._wall_s, self._environment = session, wall_s, environment
         self.space, self.asks = space_hash(spec, data_content), asks_hash(spec, data_content)
-        self.sign = 1.0 if direction(spec.evaluation.objective) == "min" else -1.0
+        self.sign = 1.0 if parse(spec.evaluation.objective).direction == "min" else -1.0
         self._rule: Rule | None = None  # None: somebody else's scheduler decides
         if spec.search.stopping.name in registry.stopping_rule:
             self._rule = registry.stopping_rule.build(spec.search.stopping.name, **spec.search.stopping.kwargs)
@@ -105,6 +105,7 @@ class Conductor:
         self._search_over = False
         self._ids = 0
         self.halted = False
+        self.stop_requests: set[str] = set()  # run keys, or beginnings of them, that a person wants stopped
         self._first: deque[Trial | Proposal] = deque()
         self._recall()
 
@@ -146,8 +147,11 @@ class Conductor:
             score = earned[epoch]
         if not item.completes:
             return True
-        last = epoch == task.asked.milestones[-1]
-        return last or self.halted or task.trial is None or not self._stops(task.asked.run_key, epoch, score)
+        if epoch == task.asked.milestones[-1] or self.halted:
+            return True
+        if any(task.asked.run_key.startswith(request) for request in self.stop_requests):
+            return False
+        return task.trial is None or not self._stops(task.asked.run_key, epoch, score)
 
     def score(self, item: Scored) -> float:
         """The objective of an evaluation, lower is better."""
@@ -170,6 +174,11 @@ class Conductor:
                 return outcome
         self._settle(task.asked, task.trial, outcome)
         return outcome
+
+    def put_back(self, task: Task) -> None:
+        """Hand a task out again, before others."""
+        del self._flying[task.id]
+        self._ready.appendleft(task)
 
     def interrupted(self, task: Task) -> None:
         """A task that was taken back because the study stops here: it has no end, and is asked for again next time."""
@@ -337,10 +346,9 @@ class Conductor:
         settings = settings_at(self.spec, point, seed)
         key = run_key(settings, self._content, self.spec.extensions)
         finals = self.spec.search.finalists
-        points: tuple[SamplingPoint, ...] = sampling_points(self.spec, settings)
-        samples = self.spec.evaluation.samples
+        points, samples = sampling_points(self.spec, settings), self.spec.evaluation.samples
         if stage == "finalist":
-            points, samples = finals.sampling or points, finals.samples or samples
+            points, samples = finalist_points(self.spec, settings), finals.samples or samples
         folder = self.store.run(key)
         first = next((asked for asked in self.ledger.asked if asked.run_key == key and asked.stage == stage), None)
         return Asked(
@@ -428,7 +436,7 @@ class Conductor:
                 self._take_over(asked)
 
     def _take_over(self, asked: Asked) -> None:
-        point = point_in(self.spec, asked.settings)
+        point = point_of(self.spec, asked.settings)
         if point is None:
             return
         wanted = self._asked(point, asked.settings.seed, "search", self.spec.milestones, 0)

@@ -52,8 +52,9 @@ class Header:
             known = ", ".join(sorted(path.parent.name for path in folder.parent.glob(f"*/{HEADER}"))) or "none"
             raise StoreError(f"no study '{folder.name}' in {folder.parent.parent}. Studies there: {known}.")
         plain = json.loads(file.read_bytes())
-        plain["bounds"] = tuple(Bounds(**bound) for bound in plain["bounds"])
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()})
+        plain["bounds"] = [Bounds(**bound) for bound in plain["bounds"]]
+        fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in plain.items()}
+        return cls(**fields)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
-from diffsearch.space.axes import settings_at, value_at
-from diffsearch.space.settings import Point, RunSettings, StudySpec, canonical
+from diffsearch.space.settings import StudySpec, canonical
 
 
 def space_hash(spec: StudySpec, data_content: str) -> str:
@@ -32,13 +31,6 @@ def asks_hash(spec: StudySpec, data_content: str) -> str:
         "algorithm": spec.search.algorithm if spec.search.algorithm.name == "sequential" else "",
     }
     return _hash(what)
-
-
-def point_in(spec: StudySpec, settings: RunSettings) -> Point | None:
-    """The point of this space that has these settings, or None."""
-    values = {axis.path: value_at(settings, axis.path) for axis in spec.axes}
-    point = {axis.path: values[axis.path] for axis in spec.axes if axis.exists({**spec.fixed, **values})}
-    return point if settings_at(spec, point, settings.seed) == settings else None
 
 
 def _hash(what: object) -> str:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import math
+import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
+from diffsearch import registry
+from diffsearch.data.datasets import load as load_data
 from diffsearch.errors import ConfigError, Problem
-from diffsearch.space.settings import Resources
+from diffsearch.space.axes import ends, settings_at, walk
+from diffsearch.space.settings import Resources, RunSettings, StudySpec, canonical
+from diffsearch.training.loop import start, train
+from diffsearch.training.memory import describe
 
 CUDA_CONTEXT_MB = 600.0  # what a process holds on a GPU before its first tensor
 SAFETY = 1.2  # room above the measured peak
@@ -58,6 +66,34 @@ def share_out(asked: Resources, nodes: Sequence[Mapping[str, float]], peak_mb: f
     here = psutil.virtual_memory().total / 2**20
     local = max(_fits(node, cpu, gpu) for node in nodes)
     return Share(cpu, gpu, workers, here * MEMORY_SHARE / local)
+
+
+def largest_run(spec: StudySpec, image_shape: tuple[int, int, int]) -> RunSettings:
+    """Of 200 of a study's points, drawn at random from the ends of its axes, the one that needs most memory."""
+    rng = random.Random(0)
+    drawn = (walk(spec.axes, spec.fixed, lambda axis: rng.choice(ends(axis))) for _ in range(200))
+    distinct = {canonical(dict(point)): point for point in drawn}
+    settings = [settings_at(spec, point, spec.seed) for point in distinct.values()]
+    return max(settings, key=lambda one: describe(one, image_shape).memory_mb)
+
+
+def measure_peak(settings_json: str, use: Sequence[str]) -> tuple[float, float | None]:
+    """Train one batch on this process's GPU and tell its peak and the GPU's memory, in MB; runs on a GPU node.
+
+    Where CUDA isn't to be had (a pretended GPU) the peak is what the network's shapes say, and the memory unknown.
+    """
+    for path in use:
+        registry.use(Path(path))
+    settings = RunSettings.from_json(json.loads(settings_json))
+    data = load_data(settings.dataset)
+    if not torch.cuda.is_available():
+        return describe(settings, data.image_shape).memory_mb, None
+    device = torch.device("cuda", 0)
+    batch = settings.training.batch_size
+    few = replace(data, train=data.train[: 2 * batch])
+    state = start(settings, "peak", few, device)
+    next(iter(train(state, few, 1)))
+    return torch.cuda.max_memory_reserved(device) / 2**20, torch.cuda.mem_get_info(device)[1] / 2**20
 
 
 def gpu_fraction(peak_mb: float, gpu_mb: float | None) -> float:

@@ -45,12 +45,13 @@ from ray.tune.experiment import Trial  # noqa: E402
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
+from diffsearch.data.datasets import ImageData  # noqa: E402
 from diffsearch.errors import DiffsearchError  # noqa: E402
 from diffsearch.records import Outcome, State  # noqa: E402
-from diffsearch.space.settings import Choice  # noqa: E402
+from diffsearch.space.settings import Choice, StudySpec  # noqa: E402
 from diffsearch.study import items  # noqa: E402
 from diffsearch.study.conductor import Conductor, Signal, Task  # noqa: E402
-from diffsearch.study.resources import Share  # noqa: E402
+from diffsearch.study.resources import Share, largest_run, measure_peak, share_out  # noqa: E402
 from diffsearch.trial import Item, Scored, TrialRequest, run_trial  # noqa: E402
 
 TEMP = "/tmp"  # Ray's socket paths must stay short
@@ -95,8 +96,15 @@ class RunTrainable(tune.Trainable):
 # --- in the driver ------------------------------------------------------------------------------------------------
 
 
+class _NotKept:
+    """Tune pickles its adapters to restore from them; diffsearch restores from the store, so nothing is kept."""
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return (object, ())
+
+
 @dataclass
-class _Link:
+class _Link(_NotKept):
     """What the adapters share: the conductor, the tasks in Ray's hands, the first exception."""
 
     conductor: Conductor
@@ -126,7 +134,7 @@ class _Link:
         self.listen(task, self.conductor.stop(task, epoch, reason))
 
 
-class _Asker(Searcher):  # type: ignore[misc]
+class _Asker(Searcher):
     """Hands out the conductor's tasks."""
 
     def __init__(self, link: _Link) -> None:
@@ -156,7 +164,7 @@ class _Asker(Searcher):  # type: ignore[misc]
         """Likewise."""
 
 
-class _Listener(FIFOScheduler):  # type: ignore[misc]
+class _Listener(FIFOScheduler):
     """Gives the conductor what the workers report, and Tune its verdict."""
 
     def __init__(self, link: _Link, stopping: Choice) -> None:
@@ -216,7 +224,7 @@ class _Listener(FIFOScheduler):  # type: ignore[misc]
         """Likewise."""
 
 
-class _Pulse(tune.Callback):  # type: ignore[misc]
+class _Pulse(_NotKept, tune.Callback):
     """Called at each turn of Tune's loop, some ten times a second: the clock, and the place where Ctrl-C takes hold."""
 
     def __init__(self, link: _Link, beat: Callable[[], None], interrupts: list[float]) -> None:
@@ -238,7 +246,6 @@ def run(
     conductor: Conductor,
     share: Share,
     *,
-    address: str | None,
     listen: Callable[[Task, Item | Outcome | None], None],
     beat: Callable[[], None],
     on_interrupt: Callable[[int], None],
@@ -299,6 +306,7 @@ def cluster(address: str | None, workers: int | None = None) -> Iterator[dict[st
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
     temp = None
     if address is None:
+        os.environ["RAY_AUTH_MODE"] = "disabled"  # a private instance, on loopback
         _reap()
         temp = Path(tempfile.mkdtemp(prefix=f"ds{os.getpid()}-", dir=TEMP))
         atexit.register(shutil.rmtree, temp, ignore_errors=True)
@@ -318,6 +326,21 @@ def cluster(address: str | None, workers: int | None = None) -> Iterator[dict[st
         ray.shutdown()
         if temp is not None:
             shutil.rmtree(temp, ignore_errors=True)
+
+
+def share(spec: StudySpec, data: ImageData) -> Share:
+    """What each run of a study gets of the running cluster; on GPUs by the measured peak of its largest run.
+
+    Raises:
+        ConfigError: a run asks for what no node has.
+    """
+    there = nodes()
+    peak_mb, gpu_mb = 0.0, None
+    if spec.resources.gpu is None and any(node.get("GPU") for node in there):
+        largest = largest_run(spec, data.image_shape)
+        measure = ray.remote(num_gpus=1, max_calls=1)(measure_peak)
+        peak_mb, gpu_mb = ray.get(measure.remote(json.dumps(largest.to_json()), [str(path) for path in spec.use]))
+    return share_out(spec.resources, there, peak_mb, gpu_mb)
 
 
 def nodes() -> list[Mapping[str, float]]:

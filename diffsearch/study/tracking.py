@@ -5,6 +5,7 @@ Written by one queued thread of the driver. If MLflow is down or locked the stud
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -52,6 +53,7 @@ class View:
     def __init__(self, folder: StudyFolder, uri: str) -> None:
         self._folder, self.uri = folder, uri
         self._children: dict[tuple[str, str], str] = {}  # (stage, run key) → MLflow run id
+        self._states: dict[tuple[str, str], str] = {}  # as MLflow has them
         self._client, self._experiment, self._parent = _guard(uri, self._open)
 
     def _open(self) -> tuple[Any, str, str]:
@@ -75,7 +77,9 @@ class View:
             if tags["diffsearch.kind"] == "study":
                 parent = run.info.run_id
             else:
-                self._children[tags["diffsearch.stage"], tags["diffsearch.run_key"]] = run.info.run_id
+                where = tags["diffsearch.stage"], tags["diffsearch.run_key"]
+                self._children[where] = run.info.run_id
+                self._states[where] = tags.get("diffsearch.whole", "")
         if parent is None:
             tags = {"diffsearch.kind": "study", "diffsearch.study": name}
             parent = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
@@ -109,8 +113,11 @@ class View:
 
         _guard(self.uri, delete)
 
-    def has(self, run: RunHistory) -> bool:
-        return (run.stage, run.key) in self._children
+    def catch_up(self, runs: Sequence[RunHistory]) -> None:
+        """Finish those runs that MLflow doesn't have as they are now."""
+        for run in runs:
+            if self._states.get((run.stage, run.key)) != _whole(run):
+                self.finish(run)
 
     def _child(self, run: RunHistory) -> str:
         where = (run.stage, run.key)
@@ -135,6 +142,7 @@ class View:
             metrics += _metrics(evaluation_metrics(evaluation, run.evaluations), evaluation.epoch)
         facts = {f"diffsearch.{name}": str(value)[:500] for name, value in run.environment.items()}
         ended = {"diffsearch.state": str(run.outcome.state), "diffsearch.cause": run.outcome.reason[:500]}
+        ended["diffsearch.whole"] = _whole(run)
         tags = [_tag(name, value) for name, value in {**facts, **ended}.items()]
         for start in range(0, max(1, len(metrics)), 900):
             self._client.log_batch(child, metrics=metrics[start : start + 900], tags=tags if start == 0 else ())
@@ -148,6 +156,7 @@ class View:
             if picture.exists():
                 self._client.log_artifact(child, str(picture), "samples")
         self._client.set_terminated(child, STATUS.get(run.outcome.state, "FAILED"))
+        self._states[run.stage, run.key] = _whole(run)
 
     def _study(self, status: str) -> None:
         folder = StudyFolder.open(self._folder.store, self._folder.name)
@@ -256,10 +265,15 @@ def evaluation_metrics(evaluation: Evaluation, among: Sequence[Evaluation]) -> d
     return {f"{name}{suffix}": score.value for name, score in evaluation.scores.items()}
 
 
+def _whole(run: RunHistory) -> str:
+    """A fingerprint of what MLflow should hold of a run."""
+    return hashlib.sha256(json.dumps(run.to_json(), sort_keys=True).encode()).hexdigest()[:16]
+
+
 def _params(run: RunHistory) -> list[Any]:
     from mlflow.entities import Param
 
-    flat = {"seed": run.settings.seed, "steps": run.settings.steps, "terminal": run.settings.terminal}
+    flat: dict[str, Any] = {"seed": run.settings.seed, "steps": run.settings.steps, "terminal": run.settings.terminal}
     flat |= {"dataset": run.settings.dataset, "noise_process": run.settings.noise_process}
     flat |= {"model": run.settings.model.name, **{f"model.{k}": v for k, v in run.settings.model.options}}
     flat |= as_json(run.settings.training)

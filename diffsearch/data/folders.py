@@ -1,0 +1,208 @@
+"""Folders of images: what is in them, which are held out, and how each becomes one array."""
+
+from __future__ import annotations
+
+import collections
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from diffsearch.errors import DataError
+
+Mode = Literal["auto", "grey", "rgb"]
+Entry = tuple[Path, int, int]  # file, bytes, modification time in ns
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm"}
+_TEST_NAMES = ("test", "val", "valid", "validation")
+_GREY_MODES = {"1", "L", "LA", "I;16", "I;16B", "I"}
+_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what PIL raises on broken files
+_SIZES = (128, 96, 64, 48, 32, 28, 16)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which files become which rows of which array, and how: everything that the decoded arrays depend on."""
+
+    root: Path
+    train: tuple[Entry, ...]
+    test: tuple[Entry, ...]
+    classes: tuple[str, ...]
+    train_base: Path  # a file's class is the first folder of its path below the base
+    test_base: Path
+    size: int | None
+    mode: Mode
+
+    def determinants(self) -> dict[str, Any]:
+        """What the cache's key hashes: the paths, sizes and times of the files, and the options."""
+        splits = {
+            name: [[str(path), size, time] for path, size, time in entries]
+            for name, entries in (("train", self.train), ("test", self.test))
+        }
+        return {"root": str(self.root), "size": self.size, "mode": self.mode, **splits}
+
+    def decode(self, work: Path) -> tuple[str, ...]:
+        """Write the arrays into `work` and return the classes; raises DataError naming a file that can't be read."""
+        channels, height, width = self._shape()
+        for name, entries, base in (
+            ("train", self.train, self.train_base),
+            ("test", self.test, self.test_base),
+        ):
+            if not entries:
+                continue
+            shape = (len(entries), channels, height, width)
+            array = np.lib.format.open_memmap(work / f"{name}.npy", mode="w+", dtype=np.uint8, shape=shape)
+            with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # PIL decodes outside the interpreter's lock
+                images = pool.map(lambda entry: _read(entry[0], channels, height, width, self.size), entries)
+                for row, image in enumerate(images):
+                    array[row] = image
+            array.flush()
+            if self.classes:
+                labels = [self.classes.index(_class_of(path, base)) for path, _, _ in entries]
+                np.save(work / f"{name}_labels.npy", np.array(labels, np.int64))
+        return self.classes
+
+    def _shape(self) -> tuple[int, int, int]:
+        headers = [_header(path) for path, _, _ in (*self.train, *self.test)]
+        grey = self.mode == "grey" or (self.mode == "auto" and all(mode in _GREY_MODES for _, mode in headers))
+        channels = 1 if grey else 3
+        if self.size is not None:
+            return channels, self.size, self.size
+        sizes = collections.Counter(size for size, _ in headers)
+        if len(sizes) > 1:
+            raise DataError(
+                f"the images in {self.root} have {len(sizes)} different sizes; say `size: {_suggest(sizes)}` "
+                f"to crop and scale each to a square"
+            )
+        ((width, height),) = sizes
+        return channels, height, width
+
+
+@dataclass(frozen=True, slots=True)
+class FolderFacts:
+    """What lies in a folder of images."""
+
+    path: Path
+    images: int
+    sizes: tuple[tuple[int, int, int], ...]  # (width, height, images), the most common first
+    modes: tuple[tuple[str, int], ...]  # PIL's mode → images
+    grey: bool
+    classes: tuple[str, ...]
+    splits: tuple[str, ...]  # ("train", "test") where the folder has them, else ()
+    suggested_size: int
+
+
+def inspect_folder(path: Path) -> FolderFacts:
+    """Count the images of a folder and read their headers; raises DataError as the data set would."""
+    found = plan(path, None, "auto", 0.0)
+    headers = [_header(file) for file, _, _ in (*found.train, *found.test)]
+    sizes = collections.Counter(size for size, _ in headers)
+    modes = collections.Counter(mode for _, mode in headers)
+    return FolderFacts(
+        path=path,
+        images=len(headers),
+        sizes=tuple((width, height, count) for (width, height), count in sizes.most_common()),
+        modes=tuple(modes.most_common()),
+        grey=all(mode in _GREY_MODES for mode in modes),
+        classes=found.classes,
+        splits=("train", found.test_base.name) if found.test else (),
+        suggested_size=_suggest(sizes),
+    )
+
+
+def plan(path: Path, size: int | None, mode: Mode, test_fraction: float) -> Plan:
+    """Find the images, their classes and their splits; opens none of them.
+
+    Raises:
+        DataError: no such folder, no images in it or in its train/, or options that mean nothing.
+    """
+    if size is not None and size < 4:
+        raise DataError(f"folder: size: {size} is too small; the smallest is 4 pixels")
+    if not 0 <= test_fraction < 1:
+        raise DataError(f"folder: test_fraction: {test_fraction} is not within 0 and 1")
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise DataError(f"folder: no such folder: {root}")
+    train_base = test_base = root
+    if (root / "train").is_dir():
+        train_base = root / "train"
+        test_base = next((root / name for name in _TEST_NAMES if (root / name).is_dir()), train_base)
+    files = _images(train_base)
+    if not files:
+        raise DataError(f"folder: no images in {train_base} (looked for {', '.join(sorted(_SUFFIXES))})")
+    if test_base is not train_base:
+        train, test = files, _images(test_base)
+        if not test:
+            raise DataError(f"folder: no images in {test_base}")
+    else:
+        train, test = _hold_out(files, test_fraction)
+    classes = sorted(
+        {_class_of(file, base) for entries, base in ((train, train_base), (test, test_base)) for file, _, _ in entries}
+    )
+    named = () if "" in classes else tuple(classes)  # images beside the sub-folders: then these aren't classes
+    return Plan(root.resolve(), tuple(train), tuple(test), named, train_base, test_base, size, mode)
+
+
+def _images(base: Path) -> list[Entry]:
+    paths = sorted(
+        path
+        for path in base.rglob("*")
+        if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+    return [(path, stat.st_size, stat.st_mtime_ns) for path in paths for stat in [path.stat()]]
+
+
+def _hold_out(files: list[Entry], fraction: float) -> tuple[list[Entry], list[Entry]]:
+    """Draw the test images; the seed is fixed, so the same files are always split alike."""
+    count = min(round(len(files) * fraction), len(files) - 1)
+    drawn = set(np.random.default_rng(0).permutation(len(files))[:count].tolist())
+    train = [entry for row, entry in enumerate(files) if row not in drawn]
+    return train, [files[row] for row in sorted(drawn)]
+
+
+def _class_of(path: Path, base: Path) -> str:
+    parts = path.relative_to(base).parts
+    return parts[0] if len(parts) > 1 else ""
+
+
+def _suggest(sizes: collections.Counter[tuple[int, int]]) -> int:
+    """The largest usual side that enlarges no image, at most 64, which a small model can learn."""
+    smallest = min(min(size) for size in sizes)
+    return next((side for side in _SIZES if side <= min(smallest, 64)), _SIZES[-1])
+
+
+def _header(path: Path) -> tuple[tuple[int, int], str]:
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(0x0112) in (5, 6, 7, 8)  # the camera was held upright
+            size = (image.height, image.width) if turned else image.size
+            return size, image.mode
+    except _UNREADABLE as error:
+        raise DataError(f"{path} is not a readable image: {error}") from error
+
+
+def _read(path: Path, channels: int, height: int, width: int, size: int | None) -> np.ndarray:
+    """One image as uint8 (C, H, W): upright, without transparency, cropped about its centre, resized once."""
+    try:
+        with Image.open(path) as opened:
+            image = _opaque(ImageOps.exif_transpose(opened)).convert("L" if channels == 1 else "RGB")
+    except _UNREADABLE as error:
+        raise DataError(f"{path} is not a readable image: {error}") from error
+    if size is not None and image.size != (width, height):
+        image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)  # PIL's filters widen when shrinking
+    pixels = np.asarray(image, np.uint8)
+    return pixels.reshape(height, width, channels).transpose(2, 0, 1)
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """8 bits a channel, transparent parts on white."""
+    if image.mode.startswith("I"):  # 16 bits: PIL's own conversion would cut off at 255
+        return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return image

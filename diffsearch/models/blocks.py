@@ -1,0 +1,76 @@
+"""Parts of the networks."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from diffsearch.errors import DiffsearchError
+
+LARGEST_GROUPS = 8
+
+Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
+
+
+def group_count(channels: int, groups: int | None) -> int:
+    """Groups of a GroupNorm: what was asked for, or the largest divisor of `channels` up to 8.
+
+    Raises:
+        DiffsearchError: `groups` doesn't divide `channels`; names both.
+    """
+    if groups is None:
+        return max(count for count in range(1, LARGEST_GROUPS + 1) if channels % count == 0)
+    if groups < 1 or channels % groups:
+        fits = group_count(channels, None)
+        raise DiffsearchError(
+            f"model.groups: {groups} groups don't divide {channels} channels."
+            f" Leave groups out ({fits} would be taken there), or change model.channels"
+        )
+    return groups
+
+
+def zeroed(layer: Layer) -> Layer:
+    """The layer with weight and bias zero, for a network's last one.
+
+    The untrained network then says 0 everywhere, the best constant for a target of zero mean, and its first gradients
+    come from the data instead of from what a random last layer happens to say.
+    """
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+class GroupNorm(nn.GroupNorm):
+    """GroupNorm that takes a single value a group too (one image of one pixel), where torch's module refuses."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape."""
+        return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+
+class Block(nn.Module):
+    """Two 3×3 convolutions at one resolution, each with GroupNorm and SiLU; the time scales and shifts the first.
+
+    Args:
+        inputs: channels in.
+        outputs: channels out.
+        time_dim: length of the time embedding.
+        groups: of each GroupNorm; None adapts to the channels.
+    """
+
+    def __init__(self, inputs: int, outputs: int, time_dim: int, groups: int | None) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.norm1 = GroupNorm(group_count(outputs, groups), outputs)
+        self.time = nn.Linear(time_dim, 2 * outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.norm2 = GroupNorm(group_count(outputs, groups), outputs)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """(B, inputs, H, W) and (B, time_dim) -> (B, outputs, H, W)."""
+        scale, shift = self.time(time)[:, :, None, None].chunk(2, dim=1)
+        x = nn.functional.silu(self.norm1(self.conv1(x)) * (1 + scale) + shift)
+        return nn.functional.silu(self.norm2(self.conv2(x)))

@@ -1,0 +1,115 @@
+"""How much each axis matters: Optuna's fANOVA over the ranked runs, beside what shuffled scores would give."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+
+from diffsearch.records import StudyHistory
+from diffsearch.report.axes import MAX_VALUES, is_numeric, show_value
+from diffsearch.report.ranks import best_sheet, rankable
+
+LEAST_RUNS = 10  # below that even a forest sees little but its own noise
+SHUFFLES = 9
+TREES = 32
+SHUFFLED_TREES = 8  # fewer: the forests vary more, so the mark of chance lies a little too far out
+MANY_RUNS = 150  # above, chance adds little, and shuffling would take longer than the rest of the report
+
+
+@dataclass(frozen=True, slots=True)
+class Importances:
+    """Share of the score's variance over the space that each axis explains, or why there is none."""
+
+    shares: tuple[tuple[str, float], ...]  # (dotted path, share), largest first; shares sum to 1
+    chance: dict[str, float]  # each axis's largest share in SHUFFLES shuffles of the scores; empty where not computed
+    runs: int
+    logarithmic: bool  # of the score's logarithm, since scores span more than a decade
+    left_out: tuple[str, ...]  # axes that don't exist in every run, or have one value only
+    reason: str = ""  # why `shares` is empty
+
+
+def importances(history: StudyHistory) -> Importances:
+    """fANOVA (Hutter et al. 2014, Optuna's implementation) over each ranked run's best score.
+
+    An axis without any effect exceeds its own `chance` one time in SHUFFLES + 1, since the shuffles are exchangeable
+    with it. Repeatable: forests and shuffles are seeded. The best score of a run that was stopped early is that of an
+    earlier epoch; leaving those runs out would hide just the values that the rule found bad.
+    """
+    ranked = rankable(history)
+    scores = [best_sheet(history, sheets).scores[history.objective].value for _, sheets in ranked]
+    points = [run.point for run, _ in ranked]
+    usable: list[str] = []
+    left_out: list[str] = []
+    for path in history.axes:
+        present = [point[path] for point in points if path in point]
+        varies = len({show_value(value) for value in present}) > 1
+        (usable if varies and len(present) == len(points) else left_out).append(path)
+    reason = _too_little(len(scores), usable, scores)
+    if reason:
+        return Importances((), {}, len(scores), False, tuple(left_out), reason)
+    logarithmic = min(scores) > 0 and max(scores) / min(scores) > 10
+    targets = [math.log(score) for score in scores] if logarithmic else scores
+    columns = {path: [point[path] for point in points] for path in usable}
+    shares = _fanova(columns, targets, TREES)
+    ordered = sorted(shares.items(), key=lambda pair: (-pair[1], pair[0]))
+    chance = _chance(columns, targets) if len(scores) <= MANY_RUNS else {}
+    return Importances(tuple(ordered), chance, len(scores), logarithmic, tuple(left_out))
+
+
+def _chance(columns: dict[str, list[Any]], targets: Sequence[float]) -> dict[str, float]:
+    random = np.random.default_rng(0)
+    rounds = [_fanova(columns, random.permutation(targets).tolist(), SHUFFLED_TREES) for _ in range(SHUFFLES)]
+    return {path: max(found[path] for found in rounds) for path in columns}
+
+
+def _too_little(count: int, usable: Sequence[str], scores: Sequence[float]) -> str:
+    if count < LEAST_RUNS:
+        return f"Too few runs: {count} of them rank, and below {LEAST_RUNS} importances are noise."
+    if len(usable) < 2:
+        return "Importances compare axes; fewer than two vary in every run."
+    if max(scores) == min(scores):
+        return "All runs have the same score."
+    return ""
+
+
+def _fanova(columns: dict[str, list[Any]], targets: Sequence[float], trees: int) -> dict[str, float]:
+    """Normalised importances of an in-memory study that is filled with these points and scores."""
+    encoded = {path: _encode(values) for path, values in columns.items()}
+    distributions = {path: distribution for path, (distribution, _) in encoded.items()}
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        study.add_trials(
+            [
+                optuna.create_trial(
+                    params={path: values[i] for path, (_, values) in encoded.items()},
+                    distributions=distributions,
+                    value=float(target),
+                )
+                for i, target in enumerate(targets)
+            ]
+        )
+        evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=trees, seed=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+    return {path: float(share) for path, share in found.items()}
+
+
+def _encode(values: list[Any]) -> tuple[Any, list[Any]]:
+    """Many numbers as a range (logarithmic over a decade), all else as categories, which are strings to Optuna."""
+    if is_numeric(values) and len(set(values)) > MAX_VALUES:
+        low, high = float(min(values)), float(max(values))
+        log = low > 0 and high / low >= 10**0.9  # a log axis over one decade rarely draws both its ends
+        return optuna.distributions.FloatDistribution(low, high, log=log), [float(value) for value in values]
+    texts = [show_value(value) for value in values]
+    return optuna.distributions.CategoricalDistribution(sorted(set(texts))), texts

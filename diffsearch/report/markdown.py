@@ -1,0 +1,146 @@
+"""Writes a report: report.md, its figures and its table, from histories and pictures alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from diffsearch.records import StudyHistory
+from diffsearch.report import comparison, mattered, sections, tables
+from diffsearch.report.blocks import lines, picture
+from diffsearch.report.figures import Drawn
+from diffsearch.report.grids import noising_strips, samples_beside_real
+from diffsearch.report.style import write_atomically
+from diffsearch.space.settings import Choice, choice_from_json
+
+CSV = "table.csv"
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What a report shows and can't make itself."""
+
+    samples: Mapping[str, Path] = field(default_factory=dict)  # evaluation key → PNG of 8 rows of 16 samples
+    real: npt.NDArray[np.uint8] | None = None  # (N, C, H, W) real images, at least 128
+    yaml_of: Mapping[str, str] = field(default_factory=dict)  # run key → its settings as YAML to copy
+
+
+def write(histories: Sequence[StudyHistory], folder: Path, *, pictures: Pictures) -> Path:
+    """Write the report of one study, or the comparison of several, and return the path of its report.md.
+
+    Each file is replaced as a whole, report.md last, so a reader never finds a figure missing. The same histories and
+    pictures give the same bytes.
+
+    Raises:
+        ValueError: no history.
+        DataError: a picture of samples can't be read.
+        OSError: the folder can't be written.
+    """
+    if not histories:
+        raise ValueError("a report needs at least one study")
+    alone = len(histories) == 1
+    shelf = _Shelf(folder)
+    if alone:
+        text = lines(f"# {histories[0].name}", _study(histories[0], pictures, shelf, CSV))
+    else:
+        parts = [comparison.opening(histories)]
+        for history in histories:
+            parts.append(_short_study(history, pictures, _Shelf(folder, _file_name(history.name) + "-")))
+        text = lines(*parts)
+    table = pd.concat([_with_study(history, tables.evaluations(history), alone) for history in histories])
+    write_atomically(folder / CSV, table.to_csv(index=False, lineterminator="\n").encode())
+    path = folder / "report.md"
+    write_atomically(path, (text + "\n").encode())
+    return path
+
+
+class _Shelf:
+    """Where figures are put; each name once."""
+
+    def __init__(self, folder: Path, prefix: str = "") -> None:
+        self.folder, self.prefix = folder, prefix
+
+    def keep(self, drawn: Drawn | None) -> str:
+        """Store a figure and return the Markdown that shows it."""
+        if drawn is None:
+            return ""
+        name = f"figures/{self.prefix}{drawn.name}.png"
+        write_atomically(self.folder / name, drawn.png)
+        return picture(name, drawn.alt)
+
+
+def _study(history: StudyHistory, pictures: Pictures, shelf: _Shelf, csv: str) -> str:
+    """All eight sections."""
+    found = tables.winner(history)
+    yaml = pictures.yaml_of.get(found.run.key) if found else None
+    return lines(
+        sections.opening(history),
+        sections.winner(history, yaml, _samples(history, pictures), shelf.keep),
+        mattered.what_mattered(history, _noising(history, pictures), shelf.keep),
+        sections.how_it_went(history, shelf.keep),
+        sections.finalists(history, shelf.keep),
+        sections.all_evaluations(history, csv),
+        sections.what_it_cost(history),
+        sections.what_went_wrong(history),
+        sections.to_repeat(history),
+    )
+
+
+def _short_study(history: StudyHistory, pictures: Pictures, shelf: _Shelf) -> str:
+    """One study within a comparison: no axis tables, no list of evaluations."""
+    found = tables.winner(history)
+    yaml = pictures.yaml_of.get(found.run.key) if found else None
+    body = lines(
+        sections.opening(history),
+        sections.winner(history, yaml, _samples(history, pictures), shelf.keep),
+        sections.how_it_went(history, shelf.keep),
+        sections.finalists(history, shelf.keep),
+        sections.what_it_cost(history),
+        sections.what_went_wrong(history),
+        sections.to_repeat(history),
+    )
+    return lines(f"# {history.name}", body)
+
+
+def _samples(history: StudyHistory, pictures: Pictures) -> Drawn | None:
+    """The winner's samples, of its other seeds where the typical one's weren't kept, beside real images."""
+    found = tables.winner(history)
+    if found is None:
+        return None
+    sheets = [found.sheet, *(found.configuration.sheets if found.configuration else ())]
+    kept = next((pictures.samples[sheet.key] for sheet in sheets if sheet.key in pictures.samples), None)
+    if kept is None:
+        return None
+    return samples_beside_real(kept, pictures.real, "the winner's samples")
+
+
+def _noising(history: StudyHistory, pictures: Pictures) -> Drawn | None:
+    """A strip for each noise process that the study tried, at the winner's T."""
+    axis = next((path for path in history.axes if path.endswith("noise_process")), None)
+    if axis is None or pictures.real is None or not history.runs:
+        return None
+    found = tables.winner(history)
+    processes: dict[str, Choice] = {}
+    for run in history.runs:
+        value = run.point.get(axis)
+        choice = choice_from_json(value) if isinstance(value, Mapping) else value
+        choice = Choice.of(choice) if isinstance(choice, str) else choice
+        if isinstance(choice, Choice):
+            processes.setdefault(str(choice), choice)
+    steps = found.run.settings.steps if found else max(run.settings.steps for run in history.runs)
+    return noising_strips([processes[name] for name in sorted(processes)], steps, pictures.real)
+
+
+def _with_study(history: StudyHistory, table: pd.DataFrame, alone: bool) -> pd.DataFrame:
+    if not alone:
+        table.insert(0, "study", history.name)
+    return table
+
+
+def _file_name(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)

@@ -1,0 +1,297 @@
+"""Numbers with no more digits than they deserve, and sentences that claim no more than the numbers do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from diffsearch.records import Bounds, RunHistory, StudyHistory
+from diffsearch.report.axes import axis_names, show_value
+from diffsearch.report.ledger import ALONE, NEW, entry, ledger
+from diffsearch.report.ranks import Winner, configurations, winner
+from diffsearch.scoring.statistics import Summary, chance_of_telling_equals_apart, told_apart
+
+SHORT = {"steps": "T", "batch_size": "batch", "learning_rate": "lr"}  # words before a number in a list of settings
+FRACTIONS = {2: "one time in three", 3: "one time in four", 5: "one time in five"}
+
+
+# --- numbers ------------------------------------------------------------------------------------------------------
+
+
+def number(value: float | None) -> str:
+    """Three significant digits: 0.0123, 6.82, 912, 84,200; an en dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    size = math.floor(math.log10(abs(float(f"{value:.2e}"))))
+    if size < -4 or size >= 7:
+        return f"{value:.2e}"
+    return _fixed(value, 2 - size)
+
+
+def maybe(value: Any) -> float | None:
+    """A table's number, None where pandas holds no value."""
+    return None if value is None or pd.isna(value) else float(value)
+
+
+def estimate(summary: Summary | None) -> str:
+    """`5.9 ± 0.3`: the error to one digit, two where it begins with 1, and the mean to the same place."""
+    if summary is None:
+        return "–"
+    if summary.se is None:
+        return number(summary.mean)
+    if summary.se == 0:
+        return f"{number(summary.mean)} ± 0"
+    digits, power = f"{summary.se:.1e}".split("e")
+    place = (1 if digits.startswith("1") else 0) - int(power)
+    if place > 5:
+        power = math.floor(math.log10(max(abs(summary.mean), summary.se)))
+        scaled = Summary(summary.mean / 10.0**power, summary.se / 10.0**power, summary.n)
+        return f"({estimate(scaled)})e{power}"
+    return f"{_fixed(summary.mean, place)} ± {_fixed(summary.se, place)}"
+
+
+def compact(value: float) -> str:
+    """`112 k`, `1.2 M`, `338`: counts in prose."""
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= size:
+            scaled = value / size
+            return (f"{scaled:.0f}" if scaled >= 9.95 else f"{scaled:.1f}") + unit
+    return f"{value:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """`41 s`, `6:02` (minutes and seconds), `1:02:33`."""
+    if seconds < 0.05:
+        return "0 s"
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    whole = round(seconds)
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def several(count: int, word: str) -> str:
+    return f"{count:,} {word}" + ("" if count == 1 else "s")
+
+
+def listing(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1] if words else "nothing"
+
+
+def _fixed(value: float, places: int) -> str:
+    return f"{value:,.{places}f}" if places > 0 else f"{round(value, places):,.0f}"
+
+
+# --- words --------------------------------------------------------------------------------------------------------
+
+
+def settings_text(history: StudyHistory, run: RunHistory) -> str:
+    """`x0-l2, T 15, linear-noise, 16-32-64, batch 64`: the values of the axes, numbers with their name."""
+    names = axis_names(history)
+    words = []
+    for path, name in names.items():
+        if path not in run.point:
+            continue
+        value = run.point[path]
+        named = isinstance(value, int | float) or value is None
+        words.append(f"{SHORT.get(name, name)} {show_value(value)}" if named else show_value(value))
+    return ", ".join(words) or "the one point of this study"
+
+
+def bounds_text(history: StudyHistory, metric: str, samples: int) -> str:
+    """The floor and the ceiling of a metric at one sample count, or that they weren't measured."""
+    found = bounds_of(history, metric, samples)
+    if found is None:
+        return f"{metric} on {samples:,} samples; its floor and its noise ceiling were not measured at this count"
+    return (
+        f"{metric} on {samples:,} samples: real images score {number(found.floor)} (floor), "
+        f"pure noise {number(found.ceiling)}"
+    )
+
+
+def bounds_of(history: StudyHistory, metric: str, samples: int) -> Bounds | None:
+    return next((b for b in history.bounds if b.metric == metric and b.samples == samples), None)
+
+
+# --- sentences ----------------------------------------------------------------------------------------------------
+
+
+def asked_sentence(history: StudyHistory) -> str:
+    names = list(axis_names(history).values())
+    search = sum(run.stage == "search" for run in history.runs)
+    finals = len(history.runs) - search
+    goal = "lowest" if history.direction == "min" else "highest"
+    what = f"Which {listing(names)} give" if len(names) > 1 else f"Which {names[0]} gives" if names else "What is"
+    last = history.milestones[-1] if history.milestones else 0
+    text = f"{what} the {goal} {history.objective} after at most {several(last, 'epoch')}"
+    text += f" on {history.train_images:,} images?"
+    text += f" {several(search, 'run')} searched, scored on {history.samples:,} samples each milestone"
+    return text + (f", and {several(finals, 'run')} repeated the best over fresh seeds." if finals else ".")
+
+
+def won_sentence(history: StudyHistory) -> str:
+    found = winner(history)
+    if found is None:
+        return "Nothing won: no run has a score that may be ranked."
+    text = f"**{settings_text(history, found.run)}**"
+    floor = bounds_of(history, history.objective, found.sheet.samples)
+    aside = [f"epoch {found.sheet.epoch}", f"{found.sheet.samples:,} samples"]
+    aside += [f"floor {number(floor.floor)}"] if floor else []
+    if found.configuration is None or found.summary.se is None:
+        aside.insert(0, "1 seed")
+        return (
+            f"Best so far: {text}, {history.objective} {number(found.summary.mean)} ({', '.join(aside)}); "
+            "one run, so no interval: nothing is claimed."
+        )
+    aside.insert(0, several(found.summary.n, "seed"))
+    head = f"{text}: {history.objective} {estimate(found.summary)} ({', '.join(aside)})"
+    if found.second is None:
+        return f"{head}; nothing else was repeated, so nothing is claimed about the others."
+    second = f"{settings_text(history, found.second.runs[0])}: {estimate(found.second.summary)}"
+    if found.apart:
+        return f"{head}. Told apart from the second ({second})."
+    return f"{head}. **Not told apart** from the second ({second}): a tie."
+
+
+def cost_sentence(history: StudyHistory) -> str:
+    table = ledger(history)
+    trained, alone = entry(table, NEW, "epochs"), entry(table, ALONE, "epochs")
+    images, calls = entry(table, NEW, "images_trained"), entry(table, NEW, "network_calls")
+    workers = several(history.workers, "worker")
+    sessions = f" over {history.sessions} sessions" if history.sessions > 1 else ""
+    return (
+        f"It cost {duration(history.wall_s)} on {workers}{sessions}: {trained:,.0f} of the {alone:,.0f} epochs that "
+        f"training every milestone alone takes, {compact(images)} images trained and {compact(calls)} network calls."
+    )
+
+
+def unfinished_sentence(history: StudyHistory) -> str:
+    """Empty where every run of the study has ended."""
+    count = sum(str(run.outcome.state) in ("running", "killed") for run in history.runs)
+    if not count:
+        return ""
+    verb = "is" if count == 1 else "are"
+    text = f"**Unfinished:** {several(count, 'run')} of {len(history.runs)} {verb} still to end;"
+    return f"{text} the same command goes on from here."
+
+
+def axis_sentence(history: StudyHistory, table: pd.DataFrame, axis: str) -> str:
+    """What an axis table lets one say; `axis` is the name in the text."""
+    if axis == "epochs":
+        return _epochs_sentence(history, table)
+    if len(table) < 2:
+        return "Only one value was tried."
+    last = history.milestones[-1]
+    first = history.milestones[0]
+    sentence = _comparison(history, table, ("mean", "se", "n"), last)
+    if sentence:
+        return sentence
+    earlier = _comparison(history, table, ("first_mean", "first_se", "first_n"), first) if first != last else ""
+    start = f"Too few runs reached epoch {last} to compare values there."
+    return f"{start} {earlier}" if earlier else f"{start} Nothing is claimed."
+
+
+def _comparison(history: StudyHistory, table: pd.DataFrame, columns: tuple[str, str, str], epoch: int) -> str:
+    """The best mean at one epoch against the others; empty where fewer than two values have a standard error."""
+    mean, se, n = columns
+    rows = [
+        (str(row["value"]), Summary(float(row[mean]), float(row[se]), int(row[n])))
+        for _, row in table.iterrows()
+        if row[n] > 1
+    ]
+    if len(rows) < 2:
+        return ""
+    rows.sort(key=lambda row: row[1].mean if history.direction == "min" else -row[1].mean)
+    (best, summary), others = rows[0], rows[1:]
+    best = f"{table.attrs.get('name', 'value')} {best}" if best[0].isdigit() or best[0] == "[" else best
+    tied = [value for value, other in others if not told_apart(summary, other)]
+    apart = [value for value, other in others if told_apart(summary, other)]
+    head = f"At epoch {epoch}, {best} has the best mean ({estimate(summary)}, n {summary.n})"
+    if not apart:
+        return f"{head}, but within one standard error of {listing(tied)}: not told apart."
+    if not tied:
+        return f"{head}, told apart from {listing(apart)}."
+    return f"{head}: told apart from {listing(apart)}, not told apart from {listing(tied)}."
+
+
+def _epochs_sentence(history: StudyHistory, table: pd.DataFrame) -> str:
+    last = history.milestones[-1]
+    whole = int(table["n"].max()) if len(table) else 0
+    if len(table) < 2 or whole == 0:
+        return (
+            f"No run was scored at each milestone up to epoch {last}." if len(table) > 1 else "There is one milestone."
+        )
+    before, after = table.iloc[-2]["mean"], table.iloc[-1]["mean"]
+    change = 100 * (after - before) / abs(before) if before else 0.0
+    way = "lower" if change < 0 else "higher"
+    return (
+        f"Over the {several(whole, 'run')} that reached every milestone, the last step (epoch "
+        f"{table.iloc[-2]['value']} to {last}) made {history.objective} {abs(change):.0f} % {way}. "
+        "The means are over the same runs at each epoch; runs that were stopped are left out."
+    )
+
+
+def finals_sentences(history: StudyHistory) -> list[str]:
+    """How to read the table of the finalists: ties, the rule's error, and what was chosen on the same scores."""
+    found = configurations(history)
+    if not found:
+        return []
+    lines = []
+    tied = sum(c.group == 1 for c in found)
+    if tied > 1:
+        lines.append(
+            f"The first {tied} are a tie: their intervals of mean ± standard error overlap with the best one's."
+        )
+    n = min(c.summary.n for c in found)
+    if n > 1 and len(found) > 1:
+        chance = FRACTIONS.get(n, f"{100 * chance_of_telling_equals_apart(n):.0f} % of the time")
+        lines.append(
+            f"With {n} seeds each, this rule tells two equally good configurations apart {chance}: a hint, not a proof."
+        )
+    if max(c.candidates for c in found) > 1:
+        count = max(c.candidates for c in found)
+        lines.append(
+            f"Each row is the best of {count} pairs of epoch and sampling point, chosen by the mean over the same "
+            "seeds, so it is slightly flattered."
+        )
+    lost = sum(c.asked - c.summary.n for c in found)
+    if lost > 0:
+        lines.append(
+            f"{several(lost, 'seed')} did not finish; n counts those that did, which flatters what is unstable."
+        )
+    if found[0].runs[0].stage == "search":
+        lines.append("These are the search's own runs, not fresh seeds: the best of many is partly luck.")
+    return lines
+
+
+def winner_note(found: Winner) -> str:
+    """Which of the winner's runs stands for it."""
+    if found.configuration is None or found.summary.n < 2:
+        return f"Run `{found.run.key[:6]}`, epoch {found.sheet.epoch}, {found.sheet.sampling}."
+    return (
+        f"Run `{found.run.key[:6]}` (seed {found.run.settings.seed}, the median of {found.summary.n}, not the "
+        f"luckiest), epoch {found.sheet.epoch}, {found.sheet.sampling}."
+    )
+
+
+def short_labels(history: StudyHistory, runs: Sequence[RunHistory], keys: bool = True) -> list[str]:
+    """`b42fa7  batch 32, [-1, 1]`: a run's key with what sets it apart from the others shown, three values at most."""
+    differing = [
+        path
+        for path in axis_names(history)
+        if len({show_value(run.point[path]) if path in run.point else "" for run in runs}) > 1
+    ]
+    if not differing:
+        return [run.key[:6] if keys else settings_text(history, run) for run in runs]
+    labels = []
+    for run in runs:
+        own = settings_text(history, replace(run, point={p: run.point[p] for p in differing[:3] if p in run.point}))
+        labels.append(f"{run.key[:6]}  {own}" if keys else own)
+    return labels

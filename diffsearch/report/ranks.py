@@ -1,0 +1,152 @@
+"""What may be compared with what: runs that rank, configurations repeated over seeds, and the winner.
+
+Three rules hold throughout. Only runs that finished or were stopped early rank. Only scores of one sample count and
+one extractor are compared. Seeds of the same point are repeats, and only repeats have a standard error.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from diffsearch.records import Evaluation, RunHistory, StudyHistory
+from diffsearch.scoring.statistics import Summary, summarise, tie_groups, told_apart
+from diffsearch.space.settings import SamplingPoint, canonical
+
+Stage = Literal["search", "finalist"]
+STAGES: tuple[Stage, ...] = ("finalist", "search")
+Ranked = tuple[RunHistory, tuple[Evaluation, ...]]
+
+
+def point_key(run: RunHistory) -> str:
+    """Equal for runs that differ in their seed alone."""
+    return canonical(dict(run.point))
+
+
+def sign(history: StudyHistory) -> float:
+    """1 where low scores are good, -1 where high ones are: sign times score is to be made small."""
+    return 1.0 if history.direction == "min" else -1.0
+
+
+def best_sheet(history: StudyHistory, sheets: Iterable[Evaluation]) -> Evaluation:
+    """The best of some evaluations, the earliest epoch among equals."""
+    return min(sheets, key=lambda sheet: (sign(history) * sheet.scores[history.objective].value, sheet.epoch))
+
+
+def rankable(history: StudyHistory, stage: Stage = "search") -> list[Ranked]:
+    """The runs of a stage whose scores may be compared, with those evaluations of them that may.
+
+    That is: the run finished or was stopped early; the evaluation holds the objective, at one sample count
+    (`history.samples` in the search; the largest that occurs among finalists) and with the extractor used most there.
+    """
+    good = [run for run in history.runs if run.stage == stage and run.outcome.ok]
+    sheets = [sheet for run in good for sheet in run.evaluations if history.objective in sheet.scores]
+    samples = history.samples if stage == "search" else max((sheet.samples for sheet in sheets), default=0)
+    sheets = [sheet for sheet in sheets if sheet.samples == samples]
+    extractors = Counter(sheet.scores[history.objective].extractor for sheet in sheets)
+    extractor = extractors.most_common(1)[0][0] if extractors else ""
+    wanted = {sheet.key for sheet in sheets if sheet.scores[history.objective].extractor == extractor}
+    pairs = [(run, tuple(sheet for sheet in run.evaluations if sheet.key in wanted)) for run in good]
+    return [(run, kept) for run, kept in pairs if kept]
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """One point of the training axes, repeated over seeds, at its best epoch and sampling point."""
+
+    runs: tuple[RunHistory, ...]  # those whose scores count, one a seed, in the study's order
+    sheets: tuple[Evaluation, ...]  # of each of `runs`, its evaluation at that epoch and sampling point
+    scores: tuple[float, ...]
+    summary: Summary
+    epoch: int
+    sampling: SamplingPoint
+    candidates: int  # pairs of epoch and sampling point that the best was chosen from
+    asked: int  # seeds that were asked for, failed and unfinished ones too
+    group: int  # 1: not told apart from the best
+
+    @property
+    def typical(self) -> int:
+        """Index of the seed with the median score (the better of the two where n is even): not the luckiest one."""
+        return sorted(range(len(self.scores)), key=lambda i: self.scores[i])[(len(self.scores) - 1) // 2]
+
+
+def configurations(history: StudyHistory) -> list[Configuration]:
+    """The finalists, best mean first; where a study has none, the points that its search repeated over seeds.
+
+    Epoch and sampling point are those with the best mean, among the pairs that the most seeds have.
+    """
+    stage: Stage = "finalist"
+    if not rankable(history, stage):
+        stage = "search"
+    repeats: dict[str, list[Ranked]] = {}
+    for run, sheets in rankable(history, stage):
+        repeats.setdefault(point_key(run), []).append((run, sheets))
+    if stage == "search" and not any(len(members) > 1 for members in repeats.values()):
+        return []
+    asked = Counter(point_key(run) for run in history.runs if run.stage == stage)
+    found = [_configuration(history, members, asked[key]) for key, members in repeats.items()]
+    found.sort(key=lambda c: (sign(history) * c.summary.mean, c.runs[0].order))
+    groups = tie_groups([c.summary for c in found], history.direction)
+    return [replace(c, group=group) for c, group in zip(found, groups, strict=True)]
+
+
+def _configuration(history: StudyHistory, members: Sequence[Ranked], asked: int) -> Configuration:
+    """The pair of epoch and sampling point with the best mean, among those that the most seeds have."""
+    by_pair: dict[tuple[int, str], list[tuple[RunHistory, Evaluation]]] = {}
+    for run, sheets in members:
+        for sheet in sheets:
+            pair = by_pair.setdefault((sheet.epoch, str(sheet.sampling)), [])
+            if all(other.key != run.key for other, _ in pair):  # one score a seed, the first noise seed's
+                pair.append((run, sheet))
+    most = max(len(rows) for rows in by_pair.values())
+    full = [rows for rows in by_pair.values() if len(rows) == most]
+    summaries = [summarise(sheet.scores[history.objective].value for _, sheet in rows) for rows in full]
+    best = min(range(len(full)), key=lambda i: (sign(history) * summaries[i].mean, full[i][0][1].epoch))
+    sheets = tuple(sheet for _, sheet in full[best])
+    return Configuration(
+        runs=tuple(run for run, _ in full[best]),
+        sheets=sheets,
+        scores=tuple(sheet.scores[history.objective].value for sheet in sheets),
+        summary=summaries[best],
+        epoch=sheets[0].epoch,
+        sampling=sheets[0].sampling,
+        candidates=len(full),
+        asked=asked,
+        group=0,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Winner:
+    """What a study found: a run and an evaluation that stand for it, and how sure that is."""
+
+    run: RunHistory  # the typical seed of the winning configuration, or the one run with the best score
+    sheet: Evaluation
+    summary: Summary
+    configuration: Configuration | None  # None: one run, so no interval and no claim
+    second: Configuration | None
+    apart: bool  # told apart from the second
+
+
+def winner(history: StudyHistory) -> Winner | None:
+    """The best configuration; where nothing was repeated, the best evaluation; None where nothing ranks."""
+    found = configurations(history)
+    if found:
+        first, second = found[0], found[1] if len(found) > 1 else None
+        apart = second is not None and told_apart(first.summary, second.summary)
+        return Winner(first.runs[first.typical], first.sheets[first.typical], first.summary, first, second, apart)
+    ranked = rankable(history)
+    if not ranked:
+        return None
+    pairs = [(run, best_sheet(history, sheets)) for run, sheets in ranked]
+    run, sheet = min(pairs, key=lambda p: (sign(history) * p[1].scores[history.objective].value, p[0].order))
+    return Winner(run, sheet, summarise([sheet.scores[history.objective].value]), None, None, False)
+
+
+def ranking_order(history: StudyHistory) -> list[RunHistory]:
+    """The ranked runs of the search, best score first."""
+    pairs = [(run, best_sheet(history, sheets)) for run, sheets in rankable(history)]
+    pairs.sort(key=lambda pair: (sign(history) * pair[1].scores[history.objective].value, pair[0].order))
+    return [run for run, _ in pairs]

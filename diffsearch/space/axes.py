@@ -1,0 +1,250 @@
+"""What a study's axes mean: settings at a point, every point of a space, its size. Pure functions of a `StudySpec`."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from diffsearch.registry import FAMILIES, loss, sampler
+from diffsearch.space.conditions import default_of, in_order
+from diffsearch.space.schema import SECTIONS
+from diffsearch.space.settings import (
+    Axis,
+    Choice,
+    Choices,
+    Integers,
+    LogUniform,
+    Point,
+    RunSettings,
+    SamplingPoint,
+    StudySpec,
+    TrainingSettings,
+    show,
+)
+
+DIRECT_MEANS = frozenset({"mu-tilde", "x-prev"})  # the output is the posterior mean: no x_0 to jump with
+
+
+def settings_at(spec: StudySpec, point: Point, seed: int) -> RunSettings:
+    """The training settings at a point: fixed values, the point's, and defaults where an axis doesn't exist.
+
+    Options that equal their factory's default are left out, so that to spell a default changes no run key.
+    """
+    values = {**spec.fixed, **point}
+
+    def get(path: str) -> Any:
+        return values[path] if path in values else default_of(path)
+
+    training = {name: get(f"training.{name}") for name in SECTIONS["training"].model_fields if name != "epochs"}
+    training["horizon"] = spec.max_epochs if training["schedule"] == "cosine" else None
+    if training["precision"] == "auto":
+        training["precision"] = "fp32"
+    return RunSettings(
+        dataset=member_at(values, "data"),
+        model=member_at(values, "model"),
+        noise_process=member_at(values, "diffusion"),
+        steps=get("diffusion.steps"),
+        terminal=get("diffusion.terminal"),
+        training=TrainingSettings(**training),
+        seed=seed,
+    )
+
+
+def member_at(values: Mapping[str, Any], section: str) -> Choice:
+    """The section's chosen member with those of its options that the values name and that aren't its defaults."""
+    what = SECTIONS[section]
+    path = f"{section}.{what.DISCRIMINATOR}"
+    head = values[path] if path in values else default_of(path)
+    name, own = (head.name, head.kwargs) if isinstance(head, Choice) else (head, {})
+    options = FAMILIES[what.FAMILY].member(name).options()
+    beside = {key: values[f"{section}.{key}"] for key in options if f"{section}.{key}" in values}
+    given = {**beside, **own}
+    return Choice.of(name, **{key: value for key, value in given.items() if not _same(value, options[key].default)})
+
+
+def value_at(settings: RunSettings, path: str) -> Any:
+    """The value that a dotted path has in these settings: names as text, options with their defaults."""
+    section, _, key = path.partition(".")
+    if section == "training":
+        return None if key == "epochs" else getattr(settings.training, key)
+    if path in ("diffusion.steps", "diffusion.terminal"):
+        return getattr(settings, key)
+    chosen = {"data": settings.dataset, "model": settings.model, "diffusion": settings.noise_process}[section]
+    if key == SECTIONS[section].DISCRIMINATOR:
+        return chosen.name
+    if key in chosen.kwargs:
+        return chosen.kwargs[key]
+    option = FAMILIES[SECTIONS[section].FAMILY].member(chosen.name).options().get(key)
+    return None if option is None or option.required else option.default
+
+
+def point_of(spec: StudySpec, settings: RunSettings) -> Point | None:
+    """The point of this space that has these settings, or None; the inverse of `settings_at`."""
+    candidates: list[list[Any]] = []
+    for axis in spec.axes:
+        found = value_at(settings, axis.path)
+        if isinstance(axis.domain, Choices):
+            alike = [v for v in axis.domain.values if _same(v.name if isinstance(v, Choice) else v, found)]
+            candidates.append(alike or [None])
+        else:
+            candidates.append([found])
+    for combination in itertools.product(*candidates):
+        values = {axis.path: value for axis, value in zip(spec.axes, combination, strict=True)}
+        point = walk(spec.axes, spec.fixed, lambda axis, values=values: values[axis.path])  # type: ignore[misc]
+        inside = all(_inside(axis, point[axis.path]) for axis in spec.axes if axis.path in point)
+        if inside and settings_at(spec, point, settings.seed) == settings:
+            return point
+    return None
+
+
+def walk(axes: Sequence[Axis], fixed: Mapping[str, Any], choose: Callable[[Axis], Any]) -> Point:
+    """A point: `choose` is asked for each axis that exists, after those that it depends on. In file order."""
+    values: dict[str, Any] = {}
+    for axis in in_order(axes):
+        if axis.exists({**fixed, **values}):
+            values[axis.path] = choose(axis)
+    return {axis.path: values[axis.path] for axis in axes if axis.path in values}
+
+
+def grid(spec: StudySpec) -> Iterator[Point] | None:
+    """Every point of the training axes, the last axis varying fastest; None where an axis is a range."""
+    return points(spec.axes, spec.fixed) if all(isinstance(axis.domain, Choices) for axis in spec.axes) else None
+
+
+def grid_size(spec: StudySpec) -> int | None:
+    """Number of points that `grid` goes through; None where an axis is a range."""
+    if any(not isinstance(axis.domain, Choices) for axis in spec.axes):
+        return None
+    conditional = any(axis.when for axis in spec.axes)
+    return sum(1 for _ in points(spec.axes, spec.fixed)) if conditional else _product(spec.axes)
+
+
+def points(axes: Sequence[Axis], fixed: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every combination of the axes' values; a range stands for its two ends."""
+    ordered = tuple(in_order(axes))
+    for values in _combinations(ordered, fixed, {}):
+        yield {axis.path: values[axis.path] for axis in axes if axis.path in values}
+
+
+def _combinations(axes: Sequence[Axis], fixed: Mapping[str, Any], chosen: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if not axes:
+        yield chosen
+        return
+    axis, rest = axes[0], axes[1:]
+    if not axis.exists({**fixed, **chosen}):
+        yield from _combinations(rest, fixed, chosen)
+        return
+    for value in ends(axis):
+        yield from _combinations(rest, fixed, {**chosen, axis.path: value})
+
+
+def ends(axis: Axis) -> tuple[Any, ...]:
+    """An axis' values, or the two ends of its range."""
+    return axis.domain.values if isinstance(axis.domain, Choices) else (axis.domain.low, axis.domain.high)
+
+
+# --- sampling -----------------------------------------------------------------------------------------------------
+
+
+def sampling_points(spec: StudySpec, settings: RunSettings) -> tuple[SamplingPoint, ...]:
+    """Every sampling point at which checkpoints of a run with these settings are scored, in file order."""
+    paths = {path for axis in spec.sampling_axes for path, _ in axis.when if not path.startswith("sampling.")}
+    fixed = {**spec.sampling_fixed, **{path: value_at(settings, path) for path in paths}}
+    swept = (
+        sampling_point({**fixed, **values}, settings.training.ema_half_life)
+        for values in points(spec.sampling_axes, fixed)
+    )
+    return tuple(dict.fromkeys(swept))
+
+
+def finalist_points(spec: StudySpec, settings: RunSettings) -> tuple[SamplingPoint, ...]:
+    """The sampling points of a finalist: those of `search.finalists.sampling` that its target and its T allow."""
+    asked = spec.search.finalists.sampling
+    possible = tuple(point for point in asked if refusal(settings.training.loss, settings.steps, point) is None)
+    return possible or sampling_points(spec, settings)
+
+
+def sampling_point(values: Mapping[str, Any], tracks: Sequence[int]) -> SamplingPoint:
+    ema = values.get("sampling.ema")
+    return SamplingPoint(
+        sampler=member_at(values, "sampling"),
+        steps=values.get("sampling.steps"),
+        ema=default_track(tracks) if ema is None else ema,
+    )
+
+
+def default_track(tracks: Sequence[int]) -> int:
+    """The shortest track that averages; the raw weights where none does."""
+    return min((track for track in tracks if track > 0), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a sampling setting can't go with a training setting."""
+
+    path: str  # the sampling setting
+    on: str  # the training setting
+    why: str
+
+
+def refusal(loss_name: str, steps: int, point: SamplingPoint) -> Refusal | None:
+    """Why a network trained so can't be sampled so; None where it can."""
+    traits = sampler.member(point.sampler.name).traits
+    fewer = point.steps is not None and point.steps < steps
+    if point.steps is not None and point.steps > steps:
+        return Refusal("sampling.steps", "diffusion.steps", "more sampling steps than the process has")
+    if fewer and not traits.get("few_step", True):
+        return Refusal("sampling.steps", "diffusion.steps", f"{point.sampler.name} takes every step")
+    if loss.member(loss_name).traits.get("predicts") not in DIRECT_MEANS:
+        return None
+    if not traits.get("direct_mean", False):
+        why = "its network gives the mean of the step before, and this sampler needs an estimate of x_0"
+        return Refusal("sampling.sampler", "training.loss", why)
+    if fewer:
+        why = "its network gives the mean of the step before, so no step can be skipped"
+        return Refusal("sampling.steps", "training.loss", why)
+    return None
+
+
+# --- in words -----------------------------------------------------------------------------------------------------
+
+
+def describe_axes(spec: StudySpec) -> str:
+    """One line for `plan`: `channels 2 · learning_rate log   → 1,152 points × a range`."""
+    many = [axis for axis in spec.axes if not (isinstance(axis.domain, Choices) and len(axis.domain.values) == 1)]
+    if not many:
+        return "none   → 1 point"
+    parts = [f"{axis.name} {_breadth(axis)}" for axis in many]
+    lists = [axis for axis in many if isinstance(axis.domain, Choices)]
+    ranges = len(many) - len(lists)
+    free = [axis for axis in lists if not any(path in {a.path for a in many} for path, _ in axis.when)]
+    count = sum(1 for _ in points(lists, spec.fixed)) if len(free) < len(lists) else _product(lists)
+    times = "" if not ranges else " × a range" if ranges == 1 else f" × {ranges} ranges"
+    return f"{' · '.join(parts)}   → {count:,} point{'s' if count != 1 else ''}{times}"
+
+
+def _breadth(axis: Axis) -> str:
+    if isinstance(axis.domain, Choices):
+        return str(len(axis.domain.values))
+    word = {LogUniform: "log", Integers: "int"}.get(type(axis.domain), "uniform")
+    return f"{word} {show(axis.domain.low)} to {show(axis.domain.high)}"
+
+
+def _product(axes: Sequence[Axis]) -> int:
+    count = 1
+    for axis in axes:
+        count *= len(ends(axis))
+    return count
+
+
+def _inside(axis: Axis, value: Any) -> bool:
+    if isinstance(axis.domain, Choices):
+        return value in axis.domain.values
+    return isinstance(value, int | float) and axis.domain.low <= value <= axis.domain.high
+
+
+def _same(value: Any, other: Any) -> bool:
+    """Equal, and 1 is not True."""
+    return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)

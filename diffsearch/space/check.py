@@ -1,0 +1,210 @@
+"""Checks across keys, before anything is trained: every choice is built once, every combination is possible.
+
+Each check names the keys that it reads and is skipped where one of them is wrong already.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+
+from diffsearch.errors import DiffsearchError
+from diffsearch.registry import algorithm, dataset, model, noise_process, stopping_rule, suggest
+from diffsearch.space.axes import grid_size, member_at, points
+from diffsearch.space.check_sampling import check_combinations, check_tracks
+from diffsearch.space.check_scoring import check_metrics
+from diffsearch.space.conditions import default_of
+from diffsearch.space.members import Draft
+from diffsearch.space.settings import Axis, Choices, StudySpec, show
+from diffsearch.space.strategies import START
+
+MOST_BUILDS = 400  # combinations of model options, or of process and steps, that are built when a file is loaded
+GUESSES = ((1, 28, 28), (3, 32, 32))  # image shapes to try where the data set's isn't known before it is read
+_BUILD_ERRORS = (DiffsearchError, ValueError, TypeError, RuntimeError, ArithmeticError, LookupError)
+_NO_SIGNAL = 1e-12  # alpha_bar below this is zero but for rounding
+
+
+def check(spec: StudySpec, draft: Draft) -> None:
+    """Note every problem that shows only where keys meet."""
+    checks: tuple[tuple[Callable[[StudySpec, Draft], None], tuple[str, ...]], ...] = (
+        (_check_processes, ("diffusion",)),
+        (_check_models, ("data", "model", "diffusion.steps")),
+        (_check_stopping, ("search.stopping", "training.epochs")),
+        (_check_algorithm, ("search.algorithm", "model", "diffusion", "training")),
+        (_check_runs, ("search.runs", "search.finalists.top", "model", "diffusion", "training", "budget")),
+        (check_tracks, ("sampling.ema", "training.ema_half_life", "search.finalists.sampling")),
+        (check_combinations, ("sampling", "training.loss", "diffusion.steps", "search.finalists.sampling")),
+        (check_metrics, ("evaluation", "data", "search.finalists.samples")),
+    )
+    touched = [draft.problems.touch(*needs) for _, needs in checks]
+    for (run, _), skip in zip(checks, touched, strict=True):
+        if not skip:
+            run(spec, draft)
+
+
+def axes_under(spec: StudySpec, prefixes: Iterable[str]) -> tuple[Axis, ...]:
+    """Training axes at or under these paths, and those that their existence depends on."""
+    wanted = {axis.path for axis in spec.axes if any(f"{axis.path}.".startswith(f"{prefix}.") for prefix in prefixes)}
+    while True:
+        further = {path for axis in spec.axes if axis.path in wanted for path, _ in axis.when} - wanted
+        if not further:
+            return tuple(axis for axis in spec.axes if axis.path in wanted)
+        wanted |= further
+
+
+def _check_processes(spec: StudySpec, draft: Draft) -> None:
+    failed: set[str] = set()
+    seen: set[Any] = set()
+    axes = axes_under(spec, ["diffusion"])
+    for point in points(axes, spec.fixed):
+        values: dict[str, Any] = {**spec.fixed, **point}
+        choice, steps = member_at(values, "diffusion"), values.get("diffusion.steps", default_of("diffusion.steps"))
+        skips = values.get("diffusion.terminal") == "skip"
+        if (choice, steps, skips) in seen or len(seen) > MOST_BUILDS:
+            continue
+        seen.add((choice, steps, skips))
+        try:
+            alpha_bar = noise_process.build(choice.name, steps, **choice.kwargs)
+            if skips and steps == 1 and float(alpha_bar[-1]) < _NO_SIGNAL:
+                message = "skip leaves nothing to train where diffusion.steps is 1"
+                _note(failed, message, draft, "diffusion.terminal", "skip", "use data-mean or clamp, or more steps")
+        except _BUILD_ERRORS as error:
+            path = _named(str(error), "diffusion", values) or "diffusion.noise_process"
+            message = f"{choice} can't be built with {steps} steps: {_one_line(error)}"
+            _note(failed, message, draft, path, values.get(path))
+
+
+def _check_models(spec: StudySpec, draft: Draft) -> None:
+    """Every combination of the model's options, once, on the meta device: it has shapes, but no weights."""
+    steps = max(_all_values(spec, "diffusion.steps"))
+    axes = axes_under(spec, ["model"])
+    outcomes: dict[Any, str | None] = {}
+    failing: list[tuple[Mapping[str, Any], str]] = []
+    passing: list[Mapping[str, Any]] = []
+    for point in itertools.islice(points(axes, spec.fixed), 100 * MOST_BUILDS):
+        choice = member_at({**spec.fixed, **point}, "model")
+        if choice not in outcomes:
+            if len(outcomes) >= MOST_BUILDS:
+                continue
+            outcomes[choice] = _build_anywhere(choice.name, choice.kwargs, steps, image_shapes(spec))
+        reason = outcomes[choice]
+        if reason is None:
+            passing.append(point)
+        else:
+            failing.append((point, f"{choice} can't be built: {reason}"))
+    noted: set[str] = set()
+    for bad, message in failing:
+        everything = {**spec.fixed, **bad}
+        never = [p for p in bad if p.startswith("model.") and all(good.get(p) != bad[p] for good in passing)]
+        options = [path for path in never if path != "model.kind"]
+        path = _named(message.partition(": ")[2], "model", everything) or (options or never or ["model.kind"])[0]
+        _note(noted, message, draft, path, everything.get(path))
+
+
+def _build_anywhere(
+    name: str, options: Mapping[str, Any], steps: int, shapes: Iterable[tuple[int, int, int]]
+) -> str | None:
+    """None if the model can be built for any of the shapes; else why not."""
+    reason = None
+    for shape in shapes:
+        try:
+            with torch.device("meta"):
+                model.build(name, shape, steps, **options)
+        except _BUILD_ERRORS as error:
+            reason = _one_line(error)
+        else:
+            return None
+    return reason
+
+
+def image_shapes(spec: StudySpec) -> tuple[tuple[int, int, int], ...]:
+    """The data set's image shape if it is known without reading it, else shapes that it might have."""
+    chosen = member_at(spec.fixed, "data")
+    traits = dataset.member(chosen.name).traits
+    if traits.get("image_shape"):
+        return (tuple(traits["image_shape"]),)
+    size = chosen.kwargs.get("size")
+    return ((1, size, size), (3, size, size)) if isinstance(size, int) else GUESSES
+
+
+def _check_stopping(spec: StudySpec, draft: Draft) -> None:
+    rule = spec.search.stopping
+    ours = rule.name in stopping_rule
+    if ours:
+        try:
+            stopping_rule.build(rule.name, **rule.kwargs)
+        except _BUILD_ERRORS as error:
+            draft.problems.add(draft.place("search.stopping"), "search.stopping", _one_line(error))
+            return
+    needs = stopping_rule.member(rule.name).traits.get("needs_milestones", rule.name != "none") if ours else True
+    if needs and len(spec.milestones) < 2:
+        help = "give training.epochs at least two milestones, e.g. [1, 3, 9], or take stopping: none"
+        message = f"{rule.name} compares runs before their end, but training.epochs has one milestone"
+        draft.problems.add(draft.place("search.stopping"), "search.stopping", message, help)
+
+
+def _check_algorithm(spec: StudySpec, draft: Draft) -> None:
+    choice, path = spec.search.algorithm, "search.algorithm"
+    if choice.name not in algorithm:
+        return
+    if algorithm.member(choice.name).traits.get("finite"):
+        for axis in spec.axes:
+            if not isinstance(axis.domain, Choices):
+                message = f"{choice.name} goes through lists of values, and this is a range"
+                draft.problems.add(draft.place(axis.path), axis.path, message, "write a list of values")
+    domains = {axis.path: axis.domain.values for axis in spec.axes if isinstance(axis.domain, Choices)}
+    known = {**domains, "training.epochs": spec.milestones}
+    start = choice.kwargs.get(START) or {}
+    if not isinstance(start, Mapping):
+        draft.problems.add(draft.place(path), path, "start takes a mapping, e.g. {training.batch_size: 64}")
+        return
+    for at, value in start.items():
+        if at not in known:
+            draft.problems.add(draft.place(path), path, f"start names '{at}', which is no axis", suggest(at, known))
+        elif value not in known[at]:
+            help = f"its values: {', '.join(show(each) for each in known[at])}"
+            draft.problems.add(draft.place(path), path, f"start has {at} {show(value)}, which the axis hasn't", help)
+    order = choice.kwargs.get("order") or ()
+    for at in order:
+        if at not in known:
+            draft.problems.add(draft.place(path), path, f"order names '{at}', which is no axis", suggest(at, known))
+    left_out = [at for at in domains if order and at not in order]
+    if left_out:
+        draft.problems.add(draft.place(path), path, f"order leaves out {', '.join(left_out)}")
+
+
+def _check_runs(spec: StudySpec, draft: Draft) -> None:
+    size, runs, top = grid_size(spec), spec.search.runs, spec.search.finalists.top
+    if size is None and runs is None and spec.budget.wall_s is None:
+        message = "is needed where an axis is a range and there is no budget.wall"
+        draft.problems.add(draft.place("search"), "search.runs", message, "e.g. runs: 20")
+    most = min((count for count in (size, runs) if count is not None), default=None)
+    if most is not None and top > most:
+        path = "search.finalists.top"
+        draft.problems.add(draft.place(path), path, f"{top} finalists of {most} points that are tried")
+
+
+def _all_values(spec: StudySpec, path: str) -> tuple[Any, ...]:
+    """Every value that a training key takes somewhere in the study."""
+    found = tuple(point[path] for point in points(axes_under(spec, [path]), spec.fixed) if path in point)
+    return found or (spec.fixed.get(path, default_of(path)),)
+
+
+def _named(message: str, section: str, values: Mapping[str, Any]) -> str | None:
+    """The key of this section that a message speaks of by its full path."""
+    return next((path for path in values if path.startswith(f"{section}.") and path in message), None)
+
+
+def _note(noted: set[str], message: str, draft: Draft, path: str, value: Any, help: str = "") -> None:
+    """Note a problem at the value that brings it, once for each message."""
+    if message not in noted:
+        noted.add(message)
+        place = draft.settings[path].place_of(value) if path in draft.settings else draft.place(path)
+        draft.problems.add(place, path, message, help)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,112 @@
+"""Where a study stands, as numbers: fed with what the conductor and the workers say, drawn by the command line."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from diffsearch.records import Evaluation, Outcome, State
+from diffsearch.space.settings import show
+from diffsearch.study.conductor import Task
+from diffsearch.study.ledger import Asked
+from diffsearch.trial import Item, Sampled, Scored, Trained
+
+
+@dataclass
+class Running:
+    """A task on a worker."""
+
+    task: Task
+    phase: str = "starting"  # "epoch 2/9", "sampling 500/1,000"
+    images_per_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A run with its best evaluation so far."""
+
+    asked: Asked
+    evaluation: Evaluation
+    score: float
+
+
+@dataclass
+class Progress:
+    """The numbers behind the live table. `now` is monotonic seconds."""
+
+    objective: str
+    sign: float
+    expected: int | None  # runs, finalists included; None where nobody knows
+    axes: tuple[str, ...]
+    began: float = field(default_factory=time.monotonic)
+    wall_before_s: float = 0.0  # of earlier sessions
+    running: dict[str, Running] = field(default_factory=dict)
+    ended: dict[tuple[str, str], Outcome] = field(default_factory=dict)  # (stage, run key)
+    failed: list[tuple[Asked, Outcome]] = field(default_factory=list)
+    best: dict[tuple[str, str], Ranked] = field(default_factory=dict)
+    trained_epochs: int = 0  # in this session
+    evaluations: int = 0  # in this session
+    notes: list[str] = field(default_factory=list)
+
+    def heard(self, task: Task, said: Item | Outcome | None) -> None:
+        """Take what the runner says of a task: None when it is handed out, an item, or its end."""
+        where = (task.asked.stage, task.asked.run_key)
+        if said is None:
+            self.running[task.id] = Running(task)
+            return
+        if isinstance(said, Outcome):
+            self.running.pop(task.id, None)
+            self.ended[where] = said
+            if not said.ok:
+                self.failed.append((task.asked, said))
+                self.best.pop(where, None)
+            return
+        running = self.running[task.id]
+        match said:
+            case Trained(record):
+                self.trained_epochs += 1
+                running.phase = f"epoch {record.epoch}/{task.asked.milestones[-1]}"
+                running.images_per_s = record.images_per_s
+            case Sampled(epoch, done, total, images_per_s):
+                running.phase = f"epoch {epoch}, sampling {done:,}/{total:,}"
+                running.images_per_s = images_per_s
+            case Scored(evaluation, _, reused):
+                self.evaluations += not reused
+                self.scored(task.asked, evaluation)
+
+    def scored(self, asked: Asked, evaluation: Evaluation) -> None:
+        """Take an evaluation, new or from the store."""
+        where = (asked.stage, asked.run_key)
+        score = self.sign * evaluation.scores[self.objective].value
+        if where not in self.best or score < self.best[where].score:
+            self.best[where] = Ranked(asked, evaluation, score)
+
+    def top(self, count: int) -> list[Ranked]:
+        """The best runs of the stage that is under way: finalists are ranked among themselves."""
+        stage = "finalist" if any(stage == "finalist" for stage, _ in self.best) else "search"
+        ranked = [ranked for (of, _), ranked in self.best.items() if of == stage]
+        return sorted(ranked, key=lambda ranked: ranked.score)[:count]
+
+    def count(self, state: State) -> int:
+        return sum(outcome.state == state for outcome in self.ended.values())
+
+    @property
+    def done(self) -> int:
+        return len(self.ended)
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self.began
+
+    @property
+    def left_s(self) -> float | None:
+        """A guess from this session's pace; None until a run has ended in it."""
+        if self.expected is None or self.done == 0 or self.done >= self.expected:
+            return None
+        under_way = 0.5 * len(self.running)
+        return self.elapsed_s / (self.done + under_way) * max(0.0, self.expected - self.done - under_way)
+
+
+def describe_point(asked: Asked, axes: tuple[str, ...]) -> str:
+    """A run's point in a few words, in the order of the file."""
+    return " ".join(show(asked.point[path]) for path in axes if path in asked.point)

@@ -1,0 +1,318 @@
+"""One driver's session on a study: claim it, take up what is known, execute what is missing, leave a whole history."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from diffsearch.data.datasets import ImageData
+from diffsearch.data.datasets import load as load_data
+from diffsearch.errors import StoreError
+from diffsearch.files import replace_file
+from diffsearch.records import Bounds, Outcome
+from diffsearch.scoring.bounds import bounds
+from diffsearch.scoring.metrics import extractor_of, parse
+from diffsearch.space.axes import grid_size, member_at
+from diffsearch.space.settings import StudySpec
+from diffsearch.store import Lease, LeaseHeld, Store
+from diffsearch.study import tracking
+from diffsearch.study.conductor import Conductor, Task
+from diffsearch.study.facts import environment
+from diffsearch.study.history import Header, StudyFolder
+from diffsearch.study.identity import asks_hash, space_hash
+from diffsearch.study.journal import SearchJournal
+from diffsearch.study.ledger import Ledger
+from diffsearch.study.progress import Progress
+from diffsearch.trial import Item, Trained
+
+TICK_S = 5.0
+TRACKING_PATIENCE_S = 60.0
+STOP_REQUESTS = "stop"
+SYNCED = "mlflow.synced"
+
+
+class Observer(Protocol):
+    """Who watches a session: the command line's live table, or nobody."""
+
+    def began(self, progress: Progress, workers: int) -> None: ...
+    def heard(self, task: Task, said: Item | Outcome | None) -> None: ...
+    def beat(self) -> None: ...
+    def note(self, text: str) -> None: ...
+    def interrupted(self, times: int, running: int) -> None: ...
+
+
+class Nobody:
+    """Watches and says nothing."""
+
+    def began(self, progress: Progress, workers: int) -> None: ...
+    def heard(self, task: Task, said: Item | Outcome | None) -> None: ...
+    def beat(self) -> None: ...
+    def note(self, text: str) -> None: ...
+    def interrupted(self, times: int, running: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a session did."""
+
+    folder: StudyFolder
+    interrupted: bool
+    trained_epochs: int
+    evaluations: int
+    runs: int  # of the study, finalists included
+    wall_s: float
+
+
+@dataclass
+class Session:
+    """Everything that one `run` holds while it runs."""
+
+    spec: StudySpec
+    store: Store
+    lease: Lease
+    data: ImageData
+    observer: Observer
+    command: str
+    ledger: Ledger = field(init=False)
+    conductor: Conductor = field(init=False)
+    progress: Progress = field(init=False)
+    tracker: tracking.Tracker | None = None
+    ticked: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.id = uuid.uuid4().hex[:12]
+        self.began = time.monotonic()
+        self.path = self.store.study(self.spec.name)
+        self.ledger = Ledger.open(self.path)
+        asks = asks_hash(self.spec, self.data.content)
+        journal = SearchJournal(
+            self.path,
+            f"{self.spec.name}-{space_hash(self.spec, self.data.content)}-{asks}",
+            self.spec.axes,
+            self.spec.fixed,
+            self.spec.search.algorithm,
+            self.spec.seed,
+        )
+        self.header = self._header(asks)
+        replace_file(self.path / "study.yaml", self.spec.text.encode())
+        self.header.write(self.path)
+        wall_before = self.ledger.wall_s
+        self.conductor = Conductor(
+            self.spec,
+            self.store,
+            self.data.content,
+            self.data.image_shape,
+            self.ledger,
+            journal,
+            self.id,
+            lambda: wall_before + self.elapsed_s,
+            environment(),
+        )
+        self.progress = Progress(
+            self.spec.evaluation.objective,
+            self.conductor.sign,
+            self._expected(),
+            self.header.axes,
+            self.began,
+            wall_before,
+        )
+        self._recall_progress()
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self.began
+
+    @property
+    def folder(self) -> StudyFolder:
+        return StudyFolder(self.store, self.spec.name, self.header, self.ledger)
+
+    def listen(self, task: Task, said: Item | Outcome | None) -> None:
+        """Pass on what happens to the progress, the observer and MLflow."""
+        self.progress.heard(task, said)
+        self.observer.heard(task, said)
+        if self.tracker is not None:
+            self._track(self.tracker, task, said)
+
+    def beat(self) -> None:
+        """Some ten times a second."""
+        self.observer.beat()
+        if time.monotonic() - self.ticked > TICK_S:
+            self.ticked = time.monotonic()
+            self.ledger.tick(self.id, self.elapsed_s)
+            self._take_stop_requests()
+
+    def compute_bounds(self) -> None:
+        """Floor and ceiling of each metric at the sample counts that the tables show."""
+        counts = {self.spec.evaluation.samples}
+        if self.spec.search.finalists.top:
+            counts.add(self.spec.search.finalists.samples or self.spec.evaluation.samples)
+        found: list[Bounds] = [
+            bounds(metric, self.data, count, self.store.references)
+            for metric in self.spec.evaluation.metrics
+            for count in sorted(counts)
+        ]
+        self.header = replace(self.header, bounds=tuple(found))
+        self.header.write(self.path)
+
+    def _track(self, tracker: tracking.Tracker, task: Task, said: Item | Outcome | None) -> None:
+        stage, key = task.asked.stage, task.asked.run_key
+        if said is None:
+            run = self.folder.run(task.asked)
+            tracker.put(lambda view: view.begin(run))
+        elif isinstance(said, Outcome):
+            run = self.folder.run(task.asked)
+            tracker.put(lambda view: view.finish(run))
+        elif isinstance(said, Trained):
+            record = said.record
+            metrics = tracking.epoch_metrics(record.to_json())
+            tracker.put(lambda view: view.epoch(stage, key, metrics, record.epoch))
+
+    def _take_stop_requests(self) -> None:
+        for request in (self.path / STOP_REQUESTS).glob("*"):
+            self.conductor.stop_requests.add(request.name)
+            request.unlink(missing_ok=True)
+
+    def _recall_progress(self) -> None:
+        folder = self.folder
+        for asked in self.ledger.of(self.conductor.asks):
+            outcome = self.ledger.end_of(asked)
+            if outcome is None:
+                continue
+            self.progress.ended[asked.stage, asked.run_key] = outcome
+            if not outcome.ok:
+                self.progress.failed.append((asked, outcome))
+            else:
+                for evaluation in folder.run(asked).evaluations:
+                    self.progress.scored(asked, evaluation)
+
+    def _expected(self) -> int | None:
+        search, finals = self.spec.search, self.spec.search.finalists
+        size = grid_size(self.spec)
+        if search.algorithm.name == "sequential":
+            return None
+        points = min(x for x in (search.runs, size) if x is not None) if (search.runs or size) else None
+        return None if points is None else points * self.spec.repeats + finals.top * finals.repeats
+
+    def _header(self, asks: str) -> Header:
+        spec, objective = self.spec, parse(self.spec.evaluation.objective)
+        hashes = {f"extractor {parse(m).extractor}": extractor_of(parse(m)).content for m in spec.evaluation.metrics}
+        return Header(
+            name=spec.name,
+            objective=spec.evaluation.objective,
+            direction=objective.direction,
+            metrics=spec.evaluation.metrics,
+            samples=spec.evaluation.samples,
+            axes=tuple(axis.path for axis in spec.axes),
+            milestones=spec.milestones,
+            text=spec.text,
+            source=str(spec.source or ""),
+            command=self.command,
+            workers=0,
+            train_images=len(self.data.train),
+            asks=asks,
+            extensions=dict(spec.extensions),
+            facts={**environment(), **hashes, "data": f"{self.data.name} {self.data.content}", "seed": str(spec.seed)},
+        )
+
+
+@contextlib.contextmanager
+def claimed(store: Store, name: str) -> Iterator[Lease]:
+    """The lease of a study's folder; a second driver is told who holds it.
+
+    Raises:
+        StoreError: somebody else runs this study now.
+    """
+    try:
+        lease = Lease.claim(store.study(name) / "lease", "driver")
+    except LeaseHeld as held:
+        raise StoreError(f"study '{name}' is being run by {held}. Wait for it, or end it, then run again.") from None
+    with lease:
+        yield lease
+
+
+def run_study(
+    spec: StudySpec,
+    store: Store,
+    *,
+    command: str,
+    address: str | None = None,
+    workers: int | None = None,
+    tracking_uri: str | None = None,
+    observer: Observer | None = None,
+) -> Summary:
+    """Finish a study: compute what the store lacks of it, and nothing else.
+
+    Raises:
+        StoreError: another driver holds the study, or the store can't be used.
+        DataError, MetricError, ConfigError: the study can't begin; nothing was run.
+    """
+    observer = observer or Nobody()
+    with claimed(store, spec.name) as lease:
+        data = load_data(member_at(spec.fixed, "data"))
+        session = Session(spec, store, lease, data, observer, command)
+        uri = tracking.tracking_uri(store, tracking_uri)
+        first = session.conductor.next()
+        interrupted = False
+        if isinstance(first, Task):
+            session.conductor.put_back(first)
+            interrupted = _execute(session, address, workers, uri)
+        if not interrupted:
+            session.compute_bounds()
+            _complete_view(session, uri)
+        return Summary(
+            folder=session.folder,
+            interrupted=interrupted,
+            trained_epochs=session.progress.trained_epochs,
+            evaluations=session.progress.evaluations,
+            runs=sum(1 for _ in session.ledger.of(session.conductor.asks)),
+            wall_s=session.elapsed_s,
+        )
+
+
+def _execute(session: Session, address: str | None, workers: int | None, uri: str) -> bool:
+    """Let Ray Tune do what is left; True if Ctrl-C ended it."""
+    from diffsearch.study import runner
+
+    session.compute_bounds()
+    with runner.cluster(address, workers):
+        share = runner.share(session.spec, session.data)
+        session.header = replace(session.header, workers=share.workers)
+        session.header.write(session.path)
+        session.ledger.begin_session(session.id, {"command": session.command, "workers": share.workers})
+        tracker = session.tracker = tracking.Tracker(session.folder, uri, session.observer.note)
+        session.observer.began(session.progress, share.workers)
+        patience_s = TRACKING_PATIENCE_S
+        try:
+            runner.run(
+                session.conductor,
+                share,
+                listen=session.listen,
+                beat=session.beat,
+                on_interrupt=lambda times: session.observer.interrupted(times, len(session.progress.running)),
+                stopping=session.spec.search.stopping,
+            )
+        except runner.Interrupted:
+            patience_s = 2.0
+            return True
+        finally:
+            session.ledger.tick(session.id, session.elapsed_s)
+            tracker.close(patience_s)
+    return False
+
+
+def _complete_view(session: Session, uri: str) -> None:
+    """Give MLflow what it lacks: runs that a killed session left half told, and the study's own end."""
+    mark = session.path / SYNCED
+    stamp = f"{uri} {session.conductor.asks} {len(session.ledger.ended)} {session.ledger.wall_s}"
+    if mark.exists() and mark.read_text() == stamp:
+        return
+    runs = session.folder.history().runs
+    tracker = tracking.Tracker(session.folder, uri, session.observer.note)
+    tracker.put(lambda view: view.catch_up(runs))
+    tracker.put(lambda view: view.study("FINISHED"))
+    tracker.put(lambda view: replace_file(mark, stamp.encode()))
+    tracker.close(TRACKING_PATIENCE_S)

@@ -1,0 +1,205 @@
+"""Metrics: torch-fidelity's numbers, scipy's numbers, and what no number may be given for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+import torch_fidelity
+
+from diffsearch import registry
+from diffsearch.data.datasets import ImageData, load
+from diffsearch.errors import DiffsearchError, MetricError
+from diffsearch.scoring.features import extractor, frechet_distance, kernel_distance, moments
+from diffsearch.scoring.metrics import MetricName, known_metric_names, parse, score, score_features
+from diffsearch.scoring.reference import from_features
+from diffsearch.space.settings import Choice
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
+    return load(Choice.of("mnist-5k"), tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def blurred(digits: ImageData) -> np.ndarray:
+    """1,200 digits, each a little darker and noisier than it was: drawn images that aren't perfect."""
+    rng = np.random.default_rng(1)
+    images = digits.train[::4][:1200] * 0.7 + rng.normal(0, 20, (1200, 1, 28, 28))
+    return images.clip(0, 255).astype(np.uint8)
+
+
+# --- names --------------------------------------------------------------------------------------------------------
+
+
+def test_every_known_name_is_parsed_to_itself() -> None:
+    assert {"fid", "kid", "fd-digits", "kd-digits", "fd-digits-train", "fid-train"} <= set(known_metric_names())
+    for name in known_metric_names():
+        assert str(parse(name)) == name
+
+
+def test_names_are_taken_apart() -> None:
+    assert parse("fid") == MetricName("fd", "inception", "test")
+    assert parse("kd-digits-train") == MetricName("kd", "digits", "train")
+    assert str(parse("fid").against("train")) == "fid-train"
+    assert parse("fid").direction == "min" and parse("fid").minimum_samples == 2049
+    assert parse("fd-digits").minimum_samples == 65
+    assert parse("fid").fits((3, 64, 64)) and not parse("fd-digits").fits((3, 64, 64))
+
+
+@pytest.mark.parametrize("name", ["fd-digit", "fidd", "digits", "fd-inception", "fd-digits-val", ""])
+def test_unknown_names_are_answered_with_the_known(name: str) -> None:
+    with pytest.raises(DiffsearchError, match="known: fd-digits"):
+        parse(name)
+
+
+# --- numbers ------------------------------------------------------------------------------------------------------
+
+
+class _DigitsForTorchFidelity(torch_fidelity.FeatureExtractorBase):
+    """Our classifier under torch-fidelity's own pipeline."""
+
+    def __init__(self, name: str, features_list: list[str], **_: object) -> None:
+        super().__init__(name, features_list)
+
+    @staticmethod
+    def get_provided_features_list() -> tuple[str, ...]:
+        return ("embedding",)
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric: str) -> str:
+        return "embedding"
+
+    @staticmethod
+    def can_be_compiled() -> bool:
+        return False
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor]:
+        return (torch.from_numpy(extractor("digits").extract(images)),)
+
+
+class _Images(torch.utils.data.Dataset):
+    def __init__(self, images: np.ndarray) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, row: int) -> torch.Tensor:
+        return torch.from_numpy(self.images[row])
+
+
+def test_scores_are_those_of_torch_fidelitys_own_pipeline(
+    digits: ImageData, blurred: np.ndarray, tmp_path: Path
+) -> None:
+    """To 1e-3: torch-fidelity takes the mean in float32, we in float64."""
+    if "digits-for-test" not in torch_fidelity.registry.FEATURE_EXTRACTORS_REGISTRY:
+        torch_fidelity.register_feature_extractor("digits-for-test", _DigitsForTorchFidelity)
+    theirs = torch_fidelity.calculate_metrics(
+        input1=_Images(blurred),
+        input2=_Images(np.array(digits.train)),
+        feature_extractor="digits-for-test",
+        fid=True,
+        kid=True,
+        kid_subsets=25,
+        cuda=False,
+        cache=False,
+        save_cpu_ram=True,
+        verbose=False,
+        batch_size=500,
+    )
+    ours = score(blurred, ["fd-digits-train", "kd-digits-train"], digits, tmp_path)
+    assert ours["fd-digits-train"].value == pytest.approx(theirs["frechet_inception_distance"], rel=1e-3)
+    assert ours["kd-digits-train"].value == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-3)
+    assert ours["kd-digits-train"].spread == pytest.approx(theirs["kernel_inception_distance_std"], rel=1e-3)
+    assert ours["fd-digits-train"].samples == 1200 and ours["fd-digits-train"].extractor == extractor("digits").content
+
+
+def test_frechet_distance_is_scipys(digits: ImageData, blurred: np.ndarray) -> None:
+    a, b = (moments(extractor("digits").extract(images)) for images in (blurred, digits.train[:2000]))
+    root = scipy.linalg.sqrtm(a[1] @ b[1]).real
+    expected = np.sum((a[0] - b[0]) ** 2) + np.trace(a[1] + b[1] - 2 * root)
+    assert frechet_distance(*a, *b) == pytest.approx(expected, rel=1e-6)
+
+
+def test_frechet_distance_in_closed_form() -> None:
+    """Diagonal covariances: |Δm|² + Σ (σ − σ')²."""
+    rng = np.random.default_rng(0)
+    means, deviations = rng.normal(size=(2, 12)), rng.uniform(0.1, 3, (2, 12))
+    found = frechet_distance(means[0], np.diag(deviations[0] ** 2), means[1], np.diag(deviations[1] ** 2))
+    assert found == pytest.approx(np.sum((means[0] - means[1]) ** 2) + np.sum((deviations[0] - deviations[1]) ** 2))
+
+
+def test_kernel_distance_is_the_unbiased_estimate_of_its_definition() -> None:
+    """Subsets of the full size are the whole sets, so the mean is the one estimate, summed here pair by pair."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 5)), rng.normal(0.5, 1.0, size=(60, 5))
+    kernel = lambda a, b: (a @ b / 5 + 1) ** 3  # noqa: E731
+    same = sum(kernel(s[i], s[j]) for s in (x, y) for i in range(60) for j in range(60) if i != j) / (60 * 59)
+    cross = sum(kernel(a, b) for a in x for b in y) / 60**2
+    mean, spread = kernel_distance(x, y, subset_size=60, subsets=3)
+    assert mean == pytest.approx(same - 2 * cross, rel=1e-9) and spread == pytest.approx(0, abs=1e-12)
+
+
+def test_a_set_is_at_distance_zero_from_itself(digits: ImageData, tmp_path: Path) -> None:
+    found = score(digits.train, ["fd-digits-train", "kd-digits-train"], digits, tmp_path)
+    assert abs(found["fd-digits-train"].value) < 1e-6
+    assert abs(found["kd-digits-train"].value) < 3 * found["kd-digits-train"].spread
+
+
+def test_worse_images_score_worse(digits: ImageData, tmp_path: Path) -> None:
+    real = np.array(digits.train[::5])
+    rng = np.random.default_rng(0)
+    noisy = [real + rng.normal(0, level, real.shape) for level in (0, 20, 60, 120)]
+    paler = [real * share for share in (0.75, 0.5, 0.25)]
+    for worse in (noisy, [real, *paler]):
+        images = [step.clip(0, 255).astype(np.uint8) for step in worse]
+        values = [score(step, ["fd-digits"], digits, tmp_path)["fd-digits"].value for step in images]
+        assert values == sorted(values) and values[-1] > 5 * values[0]
+    lost = np.array(digits.train[digits.train_labels != 3][::4])
+    assert score(lost, ["fd-digits"], digits, tmp_path)["fd-digits"].value > 1.2 * values[0], "a class is missing"
+
+
+def test_scoring_is_silent(digits: ImageData, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    score(np.array(digits.train[:300]), ["fd-digits", "kd-digits"], digits, tmp_path)
+    assert capfd.readouterr() == ("", "")
+
+
+# --- refusals -----------------------------------------------------------------------------------------------------
+
+
+def test_features_that_are_not_finite_have_no_score() -> None:
+    digits = extractor("digits")
+    features = np.random.default_rng(0).normal(size=(200, 64)).astype(np.float32)
+    against = from_features(features, digits, "0" * 16)
+    for wrong in (np.nan, np.inf):
+        broken = features.copy()
+        broken[17, 3] = wrong
+        for name in ("fd-digits", "kd-digits"):
+            with pytest.raises(MetricError, match="NaN or infinity"):
+                score_features(parse(name), broken, against)
+    huge = (features * np.float32(1e30)).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"), pytest.raises(MetricError):
+        score_features(parse("kd-digits"), huge, against)
+
+
+def test_too_few_images_have_no_score(digits: ImageData, tmp_path: Path) -> None:
+    with pytest.raises(MetricError, match="fd-digits needs at least 65 images, got 64"):
+        score(np.array(digits.train[:64]), ["fd-digits"], digits, tmp_path)
+
+
+def test_images_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    colour = ImageData.of("colour", np.zeros((100, 3, 32, 32), np.uint8))
+    with pytest.raises(MetricError, match=r"'digits' reads images of \(1, 28, 28\) only"):
+        score(np.zeros((100, 3, 32, 32), np.uint8), ["fd-digits"], colour, tmp_path)
+    with pytest.raises(MetricError, match="don't match colour"):
+        score(np.zeros((100, 1, 28, 28), np.uint8), ["fd-digits"], colour, tmp_path)
+
+
+@pytest.mark.parametrize("kind", registry.metric.names())
+def test_every_metric_says_its_direction_and_how_many_images_it_needs(kind: str) -> None:
+    traits = registry.metric.member(kind).traits
+    assert traits["direction"] in ("min", "max") and traits["minimum_samples"](64) >= 2
