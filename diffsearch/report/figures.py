@@ -17,6 +17,8 @@ from diffsearch.report.ledger import progress
 from diffsearch.report.phrases import bounds_of, compact, estimate, number, short_labels
 from diffsearch.report.ranks import best_sheet, configurations, rankable, ranking_order, sign
 
+_ABSENT = object()  # an axis that doesn't exist at a point; None is a value like any other
+
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
@@ -181,7 +183,7 @@ def parallel_coordinates(history: StudyHistory) -> Drawn | None:
     with style.house_style():
         figure = style.sheet(3.5)
         axes = figure.add_subplot()
-        heights = [_heights(axes, x, [run.point.get(path) for run in members]) for x, path in enumerate(names)]
+        heights = [_heights(axes, x, [run.point.get(path, _ABSENT) for run in members]) for x, path in enumerate(names)]
         heights.append(
             _heights(axes, len(names), [best[run.key] for run in members], few=False, flip=sign(history) > 0)
         )
@@ -253,19 +255,24 @@ def _context(axes: Any, history: StudyHistory, found: Sequence[Any], paint: Mapp
 
 def _heights(axes: Any, x: int, values: Sequence[Any], few: bool = True, flip: bool = False) -> list[float | None]:
     """Heights in 0 to 1 of a column's values, its labels written beside it; `flip` puts low values on top."""
-    present = [value for value in values if value is not None]
+    present = [value for value in values if value is not _ABSENT]
     many = is_numeric(present) and (not few or len(set(present)) > MAX_VALUES)
     if many:
         numbers = [float(value) for value in present]
         log = min(numbers) > 0 and max(numbers) / min(numbers) > 8
         scale: Callable[[float], float] = math.log if log else float
         low, high = scale(min(numbers)), scale(max(numbers))
-        where = {v: (scale(float(v)) - low) / (high - low) if high > low else 0.5 for v in present}
+
+        def place(value: Any) -> float:
+            return (scale(float(value)) - low) / (high - low) if high > low else 0.5
+
         marks = {number(min(numbers)): 0.0, number(max(numbers)): 1.0} if high > low else {number(low): 0.5}
     else:
         texts = list(dict.fromkeys(show_value(value) for value in in_order(present)))
         marks = {text: i / (len(texts) - 1) if len(texts) > 1 else 0.5 for i, text in enumerate(texts)}
-        where = {v: marks[show_value(v)] for v in present}
+
+        def place(value: Any) -> float:
+            return marks[show_value(value)]
 
     def turn(y: float) -> float:
         return 1 - y if flip else y
@@ -273,4 +280,4 @@ def _heights(axes: Any, x: int, values: Sequence[Any], few: bool = True, flip: b
     for text, y in marks.items():
         axes.text(x + 0.05, turn(y), text, fontsize=7.5, va="center", color=style.INK, zorder=5,
                   bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6})  # fmt: skip
-    return [None if value is None else turn(where[value]) for value in values]
+    return [None if value is _ABSENT else turn(place(value)) for value in values]

@@ -57,7 +57,7 @@ def noising_strips(processes: Sequence[Choice], steps: int, real: Pixels) -> Dra
     eps = np.random.default_rng(0).standard_normal(x_0.shape)
     times = np.unique(np.linspace(0, steps, min(STRIP_STEPS, steps + 1)).round().astype(int))
     names = [str(process) for process in processes]
-    margin = 0.12 + 0.075 * max(map(len, names))  # inches for the longest name at 9 points
+    margin = 0.12 + 0.066 * max(map(len, names))  # inches for the longest name at 9 points
     gap = max(1, x_0.shape[2] // 9)
     strip_width = style.WIDTH - margin
     strip_height = strip_width * x_0.shape[1] / (len(times) * (x_0.shape[2] + gap))

@@ -50,9 +50,9 @@ def estimate(summary: Summary | None) -> str:
     digits, power = f"{summary.se:.1e}".split("e")
     place = (1 if digits.startswith("1") else 0) - int(power)
     if place > 5:
-        power = math.floor(math.log10(max(abs(summary.mean), summary.se)))
-        scaled = Summary(summary.mean / 10.0**power, summary.se / 10.0**power, summary.n)
-        return f"({estimate(scaled)})e{power}"
+        size = math.floor(math.log10(max(abs(summary.mean), summary.se)))
+        scaled = Summary(summary.mean / 10.0**size, summary.se / 10.0**size, summary.n)
+        return f"({estimate(scaled)})e{size}"
     return f"{_fixed(summary.mean, place)} ± {_fixed(summary.se, place)}"
 
 

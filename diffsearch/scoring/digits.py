@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -74,9 +75,9 @@ def _folded(trained: DigitsNet) -> DigitsNet:
     """The same function in eval mode, with each batch normalisation multiplied into the layer before it."""
     plain = DigitsNet(training=False)
     with torch.no_grad():
-        pairs = [*zip(plain.conv, trained.conv, strict=True), (plain.embed, trained.embed)]
+        pairs: list[tuple[Any, Any]] = [*zip(plain.conv, trained.conv, strict=True), (plain.embed, trained.embed)]
         for target, source in pairs:
-            linear, norm = source[0], source[1]  # type: ignore[index]
+            linear, norm = source
             gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
             target.weight.copy_(linear.weight * gain.reshape(-1, *[1] * (linear.weight.ndim - 1)))
             target.bias.copy_((linear.bias - norm.running_mean) * gain + norm.bias)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -117,8 +118,7 @@ def grid_size(spec: StudySpec) -> int | None:
     """Number of points that `grid` goes through; None where an axis is a range."""
     if any(not isinstance(axis.domain, Choices) for axis in spec.axes):
         return None
-    conditional = any(axis.when for axis in spec.axes)
-    return sum(1 for _ in points(spec.axes, spec.fixed)) if conditional else _product(spec.axes)
+    return _count(spec.axes, spec.fixed)
 
 
 def points(axes: Sequence[Axis], fixed: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -219,8 +219,7 @@ def describe_axes(spec: StudySpec) -> str:
     parts = [f"{axis.name} {_breadth(axis)}" for axis in many]
     lists = [axis for axis in many if isinstance(axis.domain, Choices)]
     ranges = len(many) - len(lists)
-    free = [axis for axis in lists if not any(path in {a.path for a in many} for path, _ in axis.when)]
-    count = sum(1 for _ in points(lists, spec.fixed)) if len(free) < len(lists) else _product(lists)
+    count = _count([axis for axis in spec.axes if isinstance(axis.domain, Choices)], spec.fixed)
     times = "" if not ranges else " × a range" if ranges == 1 else f" × {ranges} ranges"
     return f"{' · '.join(parts)}   → {count:,} point{'s' if count != 1 else ''}{times}"
 
@@ -232,11 +231,11 @@ def _breadth(axis: Axis) -> str:
     return f"{word} {show(axis.domain.low)} to {show(axis.domain.high)}"
 
 
-def _product(axes: Sequence[Axis]) -> int:
-    count = 1
-    for axis in axes:
-        count *= len(ends(axis))
-    return count
+def _count(axes: Sequence[Axis], fixed: Mapping[str, Any]) -> int:
+    """Points of these lists; only axes that conditions join are gone through one by one."""
+    joined = {path for axis in axes if axis.when for path in (axis.path, *(on for on, _ in axis.when))}
+    free = (len(ends(axis)) for axis in axes if axis.path not in joined)
+    return math.prod(free) * sum(1 for _ in points([axis for axis in axes if axis.path in joined], fixed))
 
 
 def _inside(axis: Axis, value: Any) -> bool:

@@ -29,8 +29,7 @@ def resolve(setting: Setting, draft: Draft) -> When | None:
         wanted = _wanted(node, path, kind, setting.path, draft)
         target = draft.settings.get(path)
         if target is None:
-            default = default_of(path)
-            possible &= default in wanted
+            possible &= draft.problems.touch(path) or default_of(path) in wanted
         elif not isinstance(target.domain, Choices):
             draft.problems.add(place, setting.path, f"can't depend on {path}: that is a range")
         elif not target.varies:

@@ -164,6 +164,9 @@ class _Reader:
             raise _TooLarge(place, f"more than {MAX_NODES:,} values once its anchors are expanded")
         if depth > MAX_DEPTH:
             raise _TooLarge(place, "nested too deeply, or an anchor that holds itself")
+        if not isinstance(node, yaml.ScalarNode) and node.tag not in (_TAG + "map", _TAG + "seq"):
+            self._problems.add(place, path, f"unknown tag: {node.tag}")
+            return Node(None, place)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path, depth)
         if isinstance(node, yaml.SequenceNode):

@@ -65,8 +65,8 @@ def test_the_shipped_digits_are_5000_balanced_and_read_only(digits: ImageData) -
 
 def test_the_shipped_digits_are_training_images_of_mnist(digits: ImageData, shared_data: Path, cache: Path) -> None:
     full = load(Choice.of("mnist", root=str(shared_data)), cache)
-    known = {image.tobytes() for image in full.train}
-    assert all(image.tobytes() in known for image in digits.train)
+    known = {image.tobytes(): label for image, label in zip(full.train, full.train_labels, strict=True)}
+    assert [known[image.tobytes()] for image in digits.train] == list(digits.train_labels)
     assert not {image.tobytes() for image in full.test} & {image.tobytes() for image in digits.train}
 
 

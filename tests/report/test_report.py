@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import re
 
 import numpy as np
@@ -12,8 +13,9 @@ import pytest
 from PIL import Image
 
 from diffsearch.errors import DataError
-from diffsearch.records import Outcome, State
+from diffsearch.records import Outcome, RunHistory, State
 from diffsearch.report.markdown import Pictures, write
+from diffsearch.space.settings import Choice
 
 SECTIONS = [
     "# mnist_unet",
@@ -90,6 +92,31 @@ def without_pictures(history, folder) -> str:
     return write([history], folder, pictures=Pictures()).read_text()
 
 
+def test_choices_and_absent_axes_survive_json(make, tmp_path):
+    """An axis value with options, None as a value, an axis that some runs lack, and a history read back from JSON."""
+    history = make(count=12)
+    runs = []
+    for run in history.runs:
+        point = {
+            **run.point,
+            "diffusion.noise_process": Choice.of("cosine-squared", offset=0.008 * (run.order % 2 + 1)),
+        }
+        point["training.gradient_clip"] = None if run.order % 3 else 1.0
+        if run.order % 2 and run.stage == "search":
+            del point["model.channels"]
+        runs.append(dataclasses.replace(run, point=point))
+    axes = (*history.axes, "training.gradient_clip")
+    typed = dataclasses.replace(history, runs=tuple(runs), axes=axes)
+    read = [RunHistory.from_json(json.loads(json.dumps(run.to_json()))) for run in runs]
+    pictures = Pictures(real=np.full((130, 3, 8, 8), 200, dtype=np.uint8))
+    write([typed], tmp_path / "typed", pictures=pictures)
+    write([dataclasses.replace(typed, runs=tuple(read))], tmp_path / "read", pictures=pictures)
+    assert files_of(tmp_path / "typed") == files_of(tmp_path / "read")
+    text = (tmp_path / "typed" / "report.md").read_text()
+    assert "cosine-squared (offset 0.016)" in text and "| None" in text
+    assert "Left out, since not varied in every run: channels" in text
+
+
 def test_an_empty_study(history, tmp_path):
     text = without_pictures(dataclasses.replace(history, runs=()), tmp_path)
     assert "Nothing won" in text and "Nothing failed." in text and "nan" not in text.lower()
@@ -112,10 +139,11 @@ def test_all_failed(make, tmp_path):
     assert "nan" not in text.lower().replace("nan at epoch", "")
 
 
-def test_an_unfinished_study_says_so(history, tmp_path):
+def test_an_unfinished_study_says_so(make, tmp_path):
+    history = make(count=9)
     running = dataclasses.replace(history.runs[-1], outcome=Outcome(State.RUNNING), epochs=(), evaluations=())
     text = without_pictures(dataclasses.replace(history, runs=(*history.runs[:-1], running)), tmp_path)
-    assert text.startswith("# mnist_unet\n\n**Unfinished:** 1 run of 26 is still to end")
+    assert text.startswith("# mnist_unet\n\n**Unfinished:** 1 run of 15 is still to end")
     assert "2 of 3" in text  # the seeds of the configuration that miss one
 
 

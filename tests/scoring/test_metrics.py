@@ -11,17 +11,11 @@ import torch
 import torch_fidelity
 
 from diffsearch import registry
-from diffsearch.data.datasets import ImageData, load
+from diffsearch.data.datasets import ImageData
 from diffsearch.errors import DiffsearchError, MetricError
 from diffsearch.scoring.features import extractor, frechet_distance, kernel_distance, moments
 from diffsearch.scoring.metrics import MetricName, known_metric_names, parse, score, score_features
 from diffsearch.scoring.reference import from_features
-from diffsearch.space.settings import Choice
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
-    return load(Choice.of("mnist-5k"), tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="module")

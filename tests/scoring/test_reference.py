@@ -7,17 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffsearch.data.datasets import ImageData, load
+from diffsearch.data.datasets import ImageData
 from diffsearch.errors import MetricError
 from diffsearch.scoring.bounds import bounds
 from diffsearch.scoring.features import extractor, moments
 from diffsearch.scoring.reference import reference
-from diffsearch.space.settings import Choice
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
-    return load(Choice.of("mnist-5k"), tmp_path_factory.mktemp("cache"))
 
 
 def without_family(data: ImageData, train: int, test: int) -> ImageData:

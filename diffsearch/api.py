@@ -1,0 +1,311 @@
+"""What the command line and notebooks call: load a study, plan it, run it, read its answer.
+
+study = diffsearch.load("search_spaces/mnist_unet.yaml")
+study.run()
+study.table()
+study.best().sample(64)
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import yaml
+
+from diffsearch.errors import StoreError
+from diffsearch.records import Evaluation, RunHistory, State, StudyHistory
+from diffsearch.space.settings import SamplingPoint, StudySpec
+from diffsearch.store import RunFolder, Store
+from diffsearch.training import precision
+from diffsearch.training.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from diffsearch.study.plan import Plan
+    from diffsearch.study.session import Observer, Summary
+
+DEFAULT_STORE = Path(".diffsearch")
+REPORTS = Path("reports")
+
+
+def load(path: Path | str, overrides: Sequence[str] = (), *, store: Path | str | None = None) -> Study:
+    """Read and check a study file.
+
+    Args:
+        path: of the YAML file.
+        overrides: `training.epochs=[1, 2]` each.
+        store: directory of the store; the file's `store:`, else `./.diffsearch`, by default.
+
+    Raises:
+        ConfigError: with every mistake of the file.
+        StoreError: the store can't be written.
+    """
+    from diffsearch.space.load import load as load_spec
+
+    spec = load_spec(path, overrides, store=Path(store) if store else None, precision=_measured_precision)
+    return Study(spec, Store.open(spec.store or DEFAULT_STORE))
+
+
+def open_study(name: str, *, store: Path | str | None = None) -> Study:
+    """A study that was run before, by its name, from the file that its folder keeps.
+
+    Raises:
+        StoreError: the store has no study of that name.
+    """
+    from diffsearch.space.load import load as load_spec
+    from diffsearch.study.history import Header
+
+    there = Store.open(Path(store) if store else DEFAULT_STORE)
+    folder = there.study(name)
+    header = Header.read(folder)
+    kept = Path(header.source) if header.source and Path(header.source).exists() else folder / "study.yaml"
+    text_is_kept = kept.read_text() == (folder / "study.yaml").read_text()
+    spec = load_spec(kept if text_is_kept else folder / "study.yaml", store=there.root, precision=_measured_precision)
+    return Study(spec, there)
+
+
+def _measured_precision() -> str:
+    return precision.measure(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study file and its store."""
+
+    spec: StudySpec
+    store: Store
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    def plan(self, *, workers: int | None = None, calibrate: bool = True) -> Plan:
+        """What would run, what the store has, what the rest will cost. Trains a few batches unless told not to."""
+        import os
+
+        from diffsearch.data.datasets import load as load_data
+        from diffsearch.space.axes import member_at
+        from diffsearch.study.plan import make_plan
+
+        data = load_data(member_at(self.spec.fixed, "data"))
+        return make_plan(self.spec, self.store, data, workers or len(os.sched_getaffinity(0)), calibrate=calibrate)
+
+    def run(
+        self,
+        *,
+        address: str | None = None,
+        workers: int | None = None,
+        tracking_uri: str | None = None,
+        observer: Observer | None = None,
+        command: str | None = None,
+    ) -> Summary:
+        """Finish the study: compute what the store lacks of it, and nothing else.
+
+        Args:
+            address: of a running Ray cluster; a local one of its own by default.
+            workers: runs at once of the local cluster; its cores by default.
+            tracking_uri: of MLflow; MLFLOW_TRACKING_URI, else a SQLite file in the store, by default.
+            observer: told what happens.
+
+        Raises:
+            StoreError, DataError, MetricError, ConfigError: the study can't begin; nothing was run.
+        """
+        from diffsearch.study.session import run_study
+
+        return run_study(
+            self.spec,
+            self.store,
+            command=command or f"diffsearch.load({str(self.spec.source)!r}).run()",
+            address=address,
+            workers=workers,
+            tracking_uri=tracking_uri,
+            observer=observer,
+        )
+
+    def history(self, *, tracking_uri: str | None = None, from_store: bool = False) -> StudyHistory:
+        """All that the study asked for and what came of it: read from MLflow, or the store where MLflow is behind."""
+        from diffsearch.study import tracking
+        from diffsearch.study.history import StudyFolder
+
+        if not from_store:
+            try:
+                return tracking.read(self.name, tracking.tracking_uri(self.store, tracking_uri))
+            except tracking.TrackingDown:
+                pass
+        return StudyFolder.open(self.store, self.name).history()
+
+    def table(self) -> pd.DataFrame:
+        """One row an evaluation."""
+        from diffsearch.report import tables
+
+        return tables.evaluations(self.history(from_store=True))
+
+    def best(self) -> Best:
+        """The winning configuration's typical seed, or the run with the best score where nothing was repeated.
+
+        Raises:
+            StoreError: nothing was scored yet.
+        """
+        from diffsearch.report.ranks import winner
+
+        found = winner(self.history(from_store=True))
+        if found is None:
+            raise StoreError(f"study '{self.name}' has no score yet: `diffsearch run` it first.")
+        return Best(self, found.run, found.sheet)
+
+    def report(self, folder: Path | None = None, *, tracking_uri: str | None = None, from_store: bool = False) -> Path:
+        """Write `reports/<study>/report.md` with its figures and return its path."""
+        return write_report([self], folder, tracking_uri=tracking_uri, from_store=from_store)
+
+
+@dataclass(frozen=True)
+class Best:
+    """A run and the evaluation that stands for it."""
+
+    study: Study
+    run: RunHistory
+    evaluation: Evaluation
+
+    @property
+    def score(self) -> float:
+        return self.evaluation.scores[self.study.spec.evaluation.objective].value
+
+    def yaml(self) -> str:
+        """Its settings as a study file without axes, to copy."""
+        return settings_yaml(self.study.spec, self.run, self.evaluation)
+
+    def sample(self, count: int = 64, *, seed: int = 0) -> torch.Tensor:
+        """Draw images: (count, C, H, W) uint8."""
+        folder = self.study.store.run(self.run.key)
+        return draw(folder, self.evaluation.epoch, self.evaluation.sampling, count, seed)
+
+
+def draw(folder: RunFolder, epoch: int, point: SamplingPoint, count: int, seed: int) -> torch.Tensor:
+    """Draw images from one checkpoint of a run: (count, C, H, W) uint8.
+
+    Raises:
+        StoreError: that epoch's checkpoint isn't kept.
+        DiffsearchError: the sampler doesn't fit the network.
+    """
+    from diffsearch.diffusion.sampling import sample
+
+    trained = Checkpoint.read(folder.checkpoint(epoch))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    shape = (count, *trained.image_shape)
+    batches = sample(
+        trained.denoiser(point.ema, device), point.sampler, point.steps, shape, seed, min(count, 250), device
+    )
+    return torch.cat([trained.normalization.decode(batch).cpu() for batch in batches])
+
+
+def settings_yaml(spec: StudySpec, run: RunHistory, evaluation: Evaluation) -> str:
+    """One run's settings in the form of a study file: no axis is left."""
+    settings, training, point = run.settings, run.settings.training, evaluation.sampling
+    plain: dict[str, Any] = {
+        "name": f"{spec.name}_best",
+        "seed": settings.seed,
+        "data": {"dataset": settings.dataset.name, **settings.dataset.kwargs},
+        "model": {"kind": settings.model.name, **settings.model.kwargs},
+        "diffusion": {
+            "noise_process": settings.noise_process.name,
+            **settings.noise_process.kwargs,
+            "steps": settings.steps,
+            "terminal": settings.terminal,
+        },
+        "training": {
+            "loss": training.loss,
+            "batch_size": training.batch_size,
+            "normalization": training.normalization,
+            "optimizer": training.optimizer,
+            "learning_rate": training.learning_rate,
+            "schedule": training.schedule,
+            "warmup": training.warmup,
+            "weight_decay": training.weight_decay,
+            "gradient_clip": "off" if training.gradient_clip is None else training.gradient_clip,
+            "ema_half_life": training.ema_half_life,
+            "precision": training.precision,
+            "epochs": evaluation.epoch,
+        },
+        "sampling": {"sampler": point.sampler.name, **point.sampler.kwargs, "ema": point.ema},
+        "evaluation": {"objective": spec.evaluation.objective, "samples": evaluation.samples},
+    }
+    if point.steps is not None:
+        plain["sampling"]["steps"] = point.steps
+    return _flow_yaml(plain)
+
+
+def write_report(
+    studies: Sequence[Study], folder: Path | None = None, *, tracking_uri: str | None = None, from_store: bool = False
+) -> Path:
+    """Write the report of one study, or the comparison of several."""
+    from diffsearch.report import markdown
+
+    histories = [study.history(tracking_uri=tracking_uri, from_store=from_store) for study in studies]
+    folder = folder or REPORTS / "-".join(study.name for study in studies)
+    samples: dict[str, Path] = {}
+    yaml_of: dict[str, str] = {}
+    for study, history in zip(studies, histories, strict=True):
+        for run, evaluation in _scored(history):
+            picture = study.store.run(run.key).picture(evaluation.key)
+            if picture.exists():
+                samples[evaluation.key] = picture
+            yaml_of[run.key] = settings_yaml(study.spec, run, _best_of(history, run))
+    pictures = markdown.Pictures(samples=samples, real=_real_images(studies[0].spec), yaml_of=yaml_of)
+    return markdown.write(histories, folder, pictures=pictures)
+
+
+def _scored(history: StudyHistory) -> Iterator[tuple[RunHistory, Evaluation]]:
+    for run in history.runs:
+        for evaluation in run.evaluations:
+            yield run, evaluation
+
+
+def _best_of(history: StudyHistory, run: RunHistory) -> Evaluation:
+    from diffsearch.report.ranks import best_sheet
+
+    return best_sheet(history, run.evaluations)
+
+
+def _real_images(spec: StudySpec) -> Any:
+    from diffsearch.data.datasets import load as load_data
+    from diffsearch.errors import DataError
+    from diffsearch.space.axes import member_at
+
+    try:
+        return load_data(member_at(spec.fixed, "data")).train[:128]
+    except DataError:
+        return None  # a report can be made where the data set is not
+
+
+def _flow_yaml(plain: Mapping[str, Any]) -> str:
+    """Sections as blocks, tuples in brackets."""
+
+    class Dumper(yaml.SafeDumper):
+        pass
+
+    Dumper.add_representer(
+        tuple, lambda dumper, data: dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True)
+    )
+    return yaml.dump(dict(plain), Dumper=Dumper, sort_keys=False, width=100)
+
+
+def command_line() -> str:
+    """The command of this process as one can type it again."""
+    return shlex.join(["diffsearch", *sys.argv[1:]])
+
+
+def trainable() -> type:
+    """The Ray Tune trainable by itself, for those who bring their own `Tuner`."""
+    from diffsearch.study.runner import RunTrainable
+
+    return RunTrainable
+
+
+__all__ = ["Best", "State", "Study", "load", "open_study", "trainable", "write_report"]

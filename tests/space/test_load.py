@@ -1,0 +1,412 @@
+"""Every mistake that a study file can hold is found when it is loaded, and named by its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from diffsearch.errors import ConfigError, Problem
+from diffsearch.space.load import load, loads
+from diffsearch.space.settings import Choice, Choices, Integers, LogUniform, StudySpec, Uniform
+
+# A whole small study of five lines; what a test adds begins in line 6.
+BASE = """\
+data: {dataset: mnist-5k}
+evaluation: {objective: fd-digits, samples: 1000}
+x-small: &small [8, 16]
+
+
+"""
+
+
+def spec_of(text: str, *overrides: str) -> StudySpec:
+    return loads(BASE + text, "small.yaml", overrides)
+
+
+def problems_of(text: str, *overrides: str, base: str = BASE) -> tuple[Problem, ...]:
+    with pytest.raises(ConfigError) as caught:
+        loads(base + text, "small.yaml", overrides)
+    return caught.value.problems
+
+
+# (what is added to the base, line, column, path, a part of the message, a part of the help)
+MISTAKES = [
+    ("trainin: {}", 6, 1, "trainin", "no such key", "Did you mean 'training'?"),
+    ("training: {los: x0-l2}", 6, 12, "training.los", "no such key", "Did you mean 'loss'?"),
+    ("search:\n  stoping: asha", 7, 3, "search.stoping", "no such key", "Did you mean 'stopping'?"),
+    ("model: {kind: unet, hidden: [3]}", 6, 21, "model.hidden", "no such key", "it is an option of dense; chosen: unet"),
+    ("search: {stopping: {rule: asha, reducton: 2}}", 6, 33, "search.stopping", "no option 'reducton'", "'reduction'"),
+    ("training: 3", 6, 11, "training", "is a section", ""),
+    ("diffusion: {noise_process: cosin}", 6, 28, "diffusion.noise_process", "unknown value 'cosin'", "mean 'cosine'?"),
+    ("diffusion: {noise_process: [linear-x, cosin]}", 6, 39, "diffusion.noise_process", "unknown value 'cosin'", ""),
+    ("diffusion: {noise_process: [{nam: cosine}]}", 6, 29, "diffusion.noise_process", "needs a name", ""),
+    ("diffusion: {noise_process: [{name: cosine, ofset: 1}]}", 6, 44, "diffusion.noise_process", "no option 'ofset'", ""),
+    ("training: {loss: x0-l3}", 6, 18, "training.loss", "unknown value 'x0-l3'", "Did you mean 'x0-l"),
+    ("training: {optimizer: adm}", 6, 23, "training.optimizer", "unknown value 'adm'", "known: adam, adamw."),
+    ("model: {kind: unett}", 6, 15, "model.kind", "unknown value 'unett'", "Did you mean 'unet'?"),
+    ("sampling: {sampler: ddimm}", 6, 21, "sampling.sampler", "unknown value 'ddimm'", "Did you mean 'ddim'?"),
+    ("search: {algorithm: tpee}", 6, 21, "search.algorithm", "unknown value 'tpee'", "Did you mean 'tpe'?"),
+    ("search: {algorithm: CmaSampler}", 6, 21, "search.algorithm", "unknown value 'CmaSampler'", "'CmaEsSampler'"),
+    ("search: {algorithm: {name: NSGAIISampler, popsize: 3}}", 6, 43, "search.algorithm", "no option 'popsize'", ""),
+    ("search: {stopping: ash}", 6, 20, "search.stopping", "unknown value 'ash'", "Did you mean 'asha'?"),
+    ("training: {batch_size: many}", 6, 24, "training.batch_size", "should be a valid integer, read 'many'", ""),
+    ("training: {batch_size: 2.5}", 6, 24, "training.batch_size", "integer", ""),
+    ("training: {batch_size: true}", 6, 24, "training.batch_size", "should be a valid integer, read true", ""),
+    ("training: {batch_size: 0}", 6, 24, "training.batch_size", "should be greater than or equal to 1, read 0", ""),
+    ("training: {batch_size: [8, 0]}", 6, 28, "training.batch_size", "greater than or equal to 1", ""),
+    ("training: {learning_rate: .inf}", 6, 27, "training.learning_rate", "must be finite", ""),
+    ("training: {learning_rate: '1e-4'}", 6, 27, "training.learning_rate", "should be a valid number, read '1e-4'", ""),
+    ("training: {normalization: [1, -1]}", 6, 27, "training.normalization", "low < high", ""),
+    ("training: {normalization: [0, 1, 2]}", 6, 27, "training.normalization", "at most 2 items", ""),
+    ("training: {normalization: [mean, [0, 1]]}", 6, 28, "training.normalization", "unknown value 'mean'", ""),
+    ("model: {channels: [8, x]}", 6, 19, "model.channels", "", ""),
+    ("training: {warmup: 2q}", 6, 20, "training.warmup", "read '2q'", ""),
+    ("budget: {wall: 10}", 6, 16, "budget.wall", "should be a duration such as 90s", ""),
+    ("training: {batch_size: []}", 6, 24, "training.batch_size", "an axis without values", ""),
+    ("training: {batch_size: {values: []}}", 6, 33, "training.batch_size", "an axis without values", ""),
+    ("training: {batch_size: [8, 16, 8]}", 6, 32, "training.batch_size", "8 is in this axis twice", ""),
+    ("model: {channels: [*small, [8, 16]]}", 6, 28, "model.channels", "[8, 16] is in this axis twice", ""),
+    ("training: {epochs: [0, 1]}", 6, 21, "training.epochs", "greater than or equal to 1, read 0", ""),
+    ("training: {epochs: [1, 2.5]}", 6, 24, "training.epochs", "read 2.5", ""),
+    ("training: {epochs: [3, 1]}", 6, 20, "training.epochs", "must ascend", ""),
+    ("training: {epochs: [1, 1]}", 6, 20, "training.epochs", "must ascend and name no value twice", ""),
+    ("training: {epochs: {int: [1, 9]}}", 6, 20, "training.epochs", "can't be an axis", ""),
+    ("training: {deterministic: [true, false]}", 6, 27, "training.deterministic", "can't be an axis", ""),
+    ("data: {dataset: [mnist-5k, mnist]}", 1, 17, "data.dataset", "can't be an axis", ""),
+    ("data: {dataset: folder}", 1, 17, "data.dataset", "folder needs 'path'", "add path: ..."),
+    ("data: {}", 1, 1, "data.dataset", "is needed", "known: "),
+    ("training: {learning_rate: {log: [0, 1]}}", 6, 34, "training.learning_rate", "should be greater than 0", ""),
+    ("training: {weight_decay: {log: [0, 1]}}", 6, 33, "training.weight_decay", "a log range starts above 0", ""),
+    ("training: {learning_rate: {log: [2, 1]}}", 6, 33, "training.learning_rate", "low < high", ""),
+    ("training: {learning_rate: {log: 1}}", 6, 33, "training.learning_rate", "log takes [low, high]", ""),
+    ("training: {batch_size: {log: [8, 64]}}", 6, 30, "training.batch_size", "takes whole numbers", "{int: [8, 64]}"),
+    ("training: {loss: {uniform: [0, 1]}}", 6, 28, "training.loss", "should be a valid string", ""),
+    ("sampling: {ema: 4k}", 6, 17, "sampling.ema", "half-life of 4k images is kept", "without training"),
+    ("sampling: {ema: [2k, 4k]}", 6, 22, "sampling.ema", "half-life of 4k images is kept", "kept: 0, 2k, 8k"),
+    (
+        "search: {finalists: {top: 1, sampling: {ema: [3k]}}}", 6, 46,
+        "search.finalists.sampling.ema", "half-life of 3k images is kept", "",
+    ),
+    ("training: {ema_half_life: [2k, 2k]}", 6, 27, "training.ema_half_life", "names a value twice", ""),
+    ("model: {channels: [62, 128], groups: 8}", 6, 38, "model.groups", "8 groups don't divide 62 channels", ""),
+    ("model: {channels: [[8, 16], []]}", 6, 29, "model.channels", "can't be built", ""),
+    (
+        "diffusion: {noise_process: [cosine, {name: cosine-squared, max_beta: 2}]}", 6, 37,
+        "diffusion.noise_process", "cosine-squared (max_beta 2) can't be built", "",
+    ),
+    ("diffusion: {terminal: skip, steps: [1, 5]}", 6, 23, "diffusion.terminal", "skip leaves nothing to train", ""),
+    ("training: {epochs: 3}\nsearch: {stopping: asha}", 7, 20, "search.stopping", "has one milestone", "[1, 3, 9]"),
+    ("training: {epochs: 3}\nsearch: {stopping: HyperBandScheduler}", 7, 20, "search.stopping", "one milestone", ""),
+    ("search: {stopping: {rule: asha, reduction: 1}}", 6, 20, "search.stopping", "must be greater than 1", ""),
+    ("search: {algorithm: grid}\ntraining: {learning_rate: {log: [1e-4, 1]}}", 7, 27, "training.learning_rate", "grid", ""),
+    ("training: {learning_rate: {log: [1e-4, 1]}}\nsearch: {algorithm: tpe}", 7, 1, "search.runs", "is needed", ""),
+    ("training: {batch_size: [8, 16]}\nsearch: {finalists: {top: 3}}", 7, 27, "search.finalists.top", "of 2 points", ""),
+    ("search: {runs: 2, finalists: {top: 3}}", 6, 36, "search.finalists.top", "3 finalists of", ""),
+    (
+        "training: {batch_size: [8, 16]}\nsearch: {algorithm: {name: sequential, start: {training.batch_size: 9}}}", 7, 21,
+        "search.algorithm", "start has training.batch_size 9", "its values: 8, 16",
+    ),
+    ("search: {algorithm: {name: sequential, start: {training.loss: x0-l2}}}", 6, 21, "search.algorithm", "no axis", ""),
+    ("search: {algorithm: {name: sequential, order: [model.kind]}}", 6, 21, "search.algorithm", "order names", ""),
+    (
+        "training: {loss: [x0-l2, mu-tilde-l2]}\nsampling: {sampler: [ancestral, ddim]}", 7, 33, "sampling.sampler",
+        "ddim can't be combined with training.loss mu-tilde-l2", "when: {training.loss: [x0-l2]}",
+    ),
+    (
+        "training: {loss: [x0-l2, x-prev-l1]}\nsampling: {steps: [5, 15]}", 7, 20, "sampling.steps",
+        "5 can't be combined with training.loss x-prev-l1", "when: {training.loss: [x0-l2]}",
+    ),
+    (
+        "diffusion: {steps: [10, 20]}\nsampling: {steps: 15}", 7, 19, "sampling.steps",
+        "15 can't be combined with diffusion.steps 10", "when: {diffusion.steps: [20]}",
+    ),
+    ("sampling: {steps: {int: [1, 15]}}", 6, 19, "sampling.steps", "takes no range", ""),
+    (
+        "training: {loss: x-prev-l2}\nsearch: {finalists: {top: 1, sampling: {sampler: ddim}}}", 7, 50,
+        "search.finalists.sampling.sampler", "fits no run", "",
+    ),
+    ("training: {batch_size: {values: 3, when: {model.kind: unet}}}", 6, 33, "training.batch_size", "takes a list", ""),
+    ("training: {batch_size: {value: 8, when: unet}}", 6, 41, "training.batch_size", "when takes a mapping", ""),
+    ("training: {batch_size: {value: 8, when: {model.knd: unet}}}", 6, 42, "training.batch_size", "model.knd", "model.kind"),
+    ("training: {batch_size: {value: 8, when: {model.kind: unt}}}", 6, 54, "training.batch_size", "unknown value 'unt'", ""),
+    ("training: {batch_size: {value: 8, when: {sampling.steps: 3}}}", 6, 42, "training.batch_size", "comes after", ""),
+    ("seed: -1", 6, 7, "seed", "greater than or equal to 0", ""),
+    ("name: a/b", 6, 7, "name", "pattern", ""),
+    ("keep: some", 6, 7, "keep", "unknown value 'some'", "known: all, last, milestones."),
+    ("resources: {gpu: -1}", 6, 18, "resources.gpu", "greater than or equal to 0", ""),
+    ("use: ./absent.py", 6, 6, "use", "no such file", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "line", "column", "path", "message", "help"), MISTAKES)
+def test_a_mistake_is_named_by_its_line(
+    text: str, line: int, column: int, path: str, message: str, help: str
+) -> None:
+    base = BASE.partition("\n")[2] if text.startswith("data:") else BASE
+    (problem,) = problems_of(text + "\n" + base, base="") if base is not BASE else problems_of(text)
+    assert (problem.line, problem.column, problem.path) == (line, column, path)
+    assert message in problem.message
+    assert help in problem.help
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "column", "message"),
+    [
+        ("objective: fd-digit", "evaluation.objective", 25, "unknown metric 'fd-digit'"),
+        ("objective: fd-digits, metrics: [fd-digits, kd]", "evaluation.metrics", 45, "unknown metric 'kd'"),
+        ("objective: fd-digits, metrics: [kd-digits]", "evaluation.metrics", 45, "fd-digits is not among them"),
+        ("objective: fid, samples: 2048", "evaluation.samples", 39, "2,048 images are too few for fid"),
+        ("objective: fd-digits, samples: 1", "evaluation.samples", 45, "greater than or equal to 2"),
+        ("objective: fid, reference: tset", "evaluation.reference", 41, "unknown value 'tset'"),
+    ],
+)
+def test_a_mistake_in_scoring_is_named_by_its_line(text: str, path: str, column: int, message: str) -> None:
+    (problem,) = problems_of(f"evaluation: {{{text}}}", base="data: {dataset: mnist-5k}\n")
+    assert (problem.line, problem.column, problem.path) == (2, column - 1, path)
+    assert message in problem.message
+
+
+def test_finalists_need_enough_samples_too() -> None:
+    (problem,) = problems_of("search: {finalists: {top: 1, samples: 20}}")
+    assert (problem.line, problem.path) == (6, "search.finalists.samples")
+
+
+def test_all_mistakes_come_at_once_sorted_by_line() -> None:
+    text = "training:\n  epochs: [2, 1]\n  loss: x\nmodel: {kind: y}\nsearch: {finalist: 1}\ntrainin: 3\n"
+    assert [problem.line for problem in problems_of(text)] == [7, 8, 9, 10, 11]
+
+
+def test_a_mistake_reads_as_on_the_screen() -> None:
+    with pytest.raises(ConfigError) as caught:
+        spec_of("diffusion: {noise_process: cosin}")
+    assert str(caught.value).splitlines() == [
+        "small.yaml:6:28: diffusion.noise_process: unknown value 'cosin'",
+        "    known: cosine, cosine-squared, linear-alpha-bar, linear-beta, linear-noise, linear-x."
+        "   Did you mean 'cosine'?",
+        "1 error; nothing was run.",
+    ]
+
+
+# --- what is an axis ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "domain"),
+    [
+        ("training: {batch_size: [8, 16]}", "training.batch_size", Choices((8, 16))),
+        ("training: {batch_size: [8]}", "training.batch_size", Choices((8,))),
+        ("model: {channels: [[8, 16], [4]]}", "model.channels", Choices(((8, 16), (4,)))),
+        ("training: {normalization: [[-1, 1], [0, 1]]}", "training.normalization", Choices(((-1.0, 1.0), (0.0, 1.0)))),
+        ("training: {normalization: [mean-variance, [-1, 1]]}", "training.normalization",
+         Choices(("mean-variance", (-1.0, 1.0)))),
+        ("training: {gradient_clip: [off, 1]}", "training.gradient_clip", Choices((None, 1.0))),
+        ("training: {warmup: [0, 2k, 1e3]}", "training.warmup", Choices((0, 2000, 1000))),
+        ("training: {weight_decay: {uniform: [0, 0.1]}}", "training.weight_decay", Uniform(0.0, 0.1)),
+        ("training: {learning_rate: {log: [1e-4, 1e-2]}}", "training.learning_rate", LogUniform(1e-4, 1e-2)),
+        ("training: {batch_size: {int: [8, 64]}}", "training.batch_size", Integers(8, 64)),
+        ("diffusion: {noise_process: [cosine, {name: cosine-squared, max_beta: 1}]}", "diffusion.noise_process",
+         Choices(("cosine", Choice.of("cosine-squared", max_beta=1.0)))),
+    ],
+)  # fmt: skip
+def test_a_list_or_a_range_where_a_single_value_belongs_is_an_axis(text: str, path: str, domain: object) -> None:
+    (axis,) = spec_of(text + "\nsearch: {runs: 5}").axes
+    assert (axis.path, axis.domain, axis.line) == (path, domain, 6)
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "value"),
+    [
+        ("model: {channels: [8, 16]}", "model.channels", (8, 16)),
+        ("model: {channels: *small}", "model.channels", (8, 16)),
+        ("training: {normalization: [-1, 1]}", "training.normalization", (-1.0, 1.0)),
+        ("training: {normalization: mean-variance}", "training.normalization", "mean-variance"),
+        ("training: {learning_rate: 1e-4}", "training.learning_rate", 1e-4),
+        ("training: {gradient_clip: off}", "training.gradient_clip", None),
+        ("training: {ema_half_life: [8k, 0, 2k]}", "training.ema_half_life", (0, 2000, 8000)),
+        ("training: {ema_half_life: 2k}", "training.ema_half_life", (2000,)),
+        ("training: {batch_size: {value: 8, when: {model.kind: unet}}}", "training.batch_size", 8),
+        ("training: {batch_size: {value: 8, when: {model.kind: dense}}}", "training.batch_size", 128),
+        ("diffusion: {steps: 7}", "diffusion.steps", 7),
+        ("training:", "training.loss", "x0-l2"),
+    ],
+)
+def test_a_single_value_is_fixed(text: str, path: str, value: object) -> None:
+    spec = spec_of(text)
+    assert not spec.axes and spec.fixed[path] == value
+
+
+def test_milestones_and_sweeps_are_no_training_axes() -> None:
+    text = "training: {epochs: [1, 2, 4]}\nsampling: {sampler: [ancestral, ddim], ema: [0, 2k]}"
+    spec = spec_of(text)
+    assert spec.milestones == (1, 2, 4) and not spec.axes
+    assert [axis.path for axis in spec.sampling_axes] == ["sampling.sampler", "sampling.ema"]
+    assert spec_of("training: {epochs: 4}").milestones == (4,)
+
+
+def test_an_option_of_some_choices_exists_only_there() -> None:
+    spec = spec_of("model: {kind: [unet, dense, conv], channels: [[8], [16]], hidden: [[8], [16]], width: 3}")
+    assert {axis.path: axis.when for axis in spec.axes} == {
+        "model.kind": (),
+        "model.channels": (("model.kind", ("unet",)),),
+        "model.hidden": (("model.kind", ("dense",)),),
+    }
+    assert spec.fixed["model.width"] == 3
+
+
+def test_an_axis_whose_condition_never_holds_vanishes() -> None:
+    text = "model:\n  kind: unet\n  channels: {values: [[8], [16]], when: {model.kind: unet}}\n"
+    assert [axis.path for axis in spec_of(text).axes] == ["model.channels"]
+    assert not spec_of(text, "model.kind=dense").axes
+
+
+def test_conditions_that_lead_in_a_circle_are_refused() -> None:
+    text = (
+        "training:\n  batch_size: {values: [8, 16], when: {training.loss: x0-l2}}\n"
+        "  loss: {values: [x0-l2, v-l2], when: {training.batch_size: 8}}\n"
+    )
+    assert {problem.line for problem in problems_of(text)} == {7, 8}
+
+
+def test_a_condition_keeps_direct_means_from_few_steps() -> None:
+    text = (
+        "training: {loss: [x0-l2, mu-tilde-l2]}\n"
+        "sampling:\n"
+        "  sampler: {values: [ancestral, ddim], when: {training.loss: x0-l2}}\n"
+        "  steps: {values: [5, 15], when: {training.loss: [x0-l2]}}\n"
+    )
+    assert len(spec_of(text).sampling_axes) == 2
+
+
+# --- the rest -----------------------------------------------------------------------------------------------------
+
+
+def test_defaults_agree_with_each_other() -> None:
+    spec = spec_of("")
+    assert spec.name == "small" and spec.seed == 0 and spec.repeats == 1
+    assert spec.sampling_fixed["sampling.ema"] in spec.fixed["training.ema_half_life"]
+    assert spec.evaluation.metrics == ("fd-digits",)
+    assert spec_of("training: {ema_half_life: 0}").sampling_fixed["sampling.ema"] == 0
+
+
+def test_strategies_take_options_or_a_class_name() -> None:
+    spec = spec_of(
+        "search: {algorithm: {name: CmaEsSampler, n_startup_trials: 5}, stopping: {name: HyperBandScheduler, max_t: 9}}"
+    )
+    assert spec.search.algorithm == Choice.of("CmaEsSampler", n_startup_trials=5)
+    assert spec.search.stopping == Choice.of("HyperBandScheduler", max_t=9)
+    spec = spec_of("search: {algorithm: {name: tpe, startup_trials: 3}, stopping: {rule: asha, reduction: 4}}")
+    assert spec.search.algorithm == Choice.of("tpe", startup_trials=3)
+    assert spec.search.stopping == Choice.of("asha", reduction=4.0)
+
+
+def test_the_start_of_a_sequential_search_is_read_as_its_axes_are() -> None:
+    spec = spec_of(
+        "training: {normalization: [[0, 1], [-1, 1]], epochs: [1, 3]}\n"
+        "search: {algorithm: {name: sequential, start: {training.normalization: [-1, 1], training.epochs: 3}}}"
+    )
+    assert spec.search.algorithm.kwargs["start"] == {"training.normalization": (-1.0, 1.0), "training.epochs": 3}
+
+
+def test_durations_and_counts() -> None:
+    text = "budget: {wall: 1h30m}\nsearch: {finalists: {top: 1, samples: 2k}}"
+    spec = spec_of(text)
+    assert spec.budget.wall_s == 5400 and spec.search.finalists.samples == 2000
+
+
+def test_finalists_sweep_what_they_name_and_keep_the_rest() -> None:
+    spec = spec_of(
+        "sampling: {sampler: ddim, eta: 0.5, steps: 5}\nsearch: {finalists: {top: 1, sampling: {ema: [0, 8k]}}}"
+    )
+    points = spec.search.finalists.sampling
+    assert [(point.sampler, point.steps, point.ema) for point in points] == [
+        (Choice.of("ddim", eta=0.5), 5, 0),
+        (Choice.of("ddim", eta=0.5), 5, 8000),
+    ]
+
+
+def test_auto_precision_is_asked_only_where_it_is_written() -> None:
+    assert loads(BASE, precision=lambda: "bf16").fixed["training.precision"] == "bf16"
+    assert loads(BASE).fixed["training.precision"] == "fp32"
+
+    def never() -> str:
+        raise AssertionError("asked")
+
+    loads(BASE + "training: {precision: fp32}", precision=never)
+
+
+def test_overrides_replace_add_and_deepen() -> None:
+    text = "search: {stopping: asha}\ntraining: {batch_size: [8, 16]}\n"
+    spec = spec_of(text, "training.batch_size=32", "search.stopping.reduction=4", "training.learning_rate.log=[1e-4, 1]",
+                   "search.runs=3")  # fmt: skip
+    assert spec.fixed["training.batch_size"] == 32
+    assert spec.search.stopping == Choice.of("asha", reduction=4.0)
+    assert [axis.domain for axis in spec.axes] == [LogUniform(1e-4, 1.0)]
+
+
+def test_the_text_of_a_study_is_what_was_read_with_its_overrides() -> None:
+    assert spec_of("# a comment\n").text == BASE + "# a comment\n"
+    changed = spec_of("training: {gradient_clip: off, learning_rate: 1e-4}", "training.batch_size=[8, 16]")
+    again = loads(changed.text, "small.yaml")
+    assert again.fixed == changed.fixed
+    assert [(axis.path, axis.domain) for axis in again.axes] == [(axis.path, axis.domain) for axis in changed.axes]
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "message"),
+    [
+        ("training.epochs=[2, 1]", "training.epochs", "must ascend"),
+        ("training.epoch=3", "training.epoch", "no such key"),
+        ("model.kind=unett", "model.kind", "unknown value 'unett'"),
+        ("training.epochs", "training.epochs", "should be path=value"),
+        ("training.epochs=[1", "", "not YAML"),
+    ],
+)
+def test_a_wrong_override_is_named_itself(override: str, path: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        spec_of("", override)
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.path, caught.value.source) == (0, path, "--set")
+    assert message in problem.message and f"--set {override}" in problem.message
+
+
+def test_a_file_that_cant_be_read_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="can't be read"):
+        load(tmp_path / "absent.yaml")
+    (tmp_path / "latin.yaml").write_bytes(b"name: x\n# \xe9\n")
+    with pytest.raises(ConfigError, match=r"latin\.yaml:2:1: not UTF-8"):
+        load(tmp_path / "latin.yaml")
+    (tmp_path / "large.yaml").write_bytes(b"#" * 1_000_001)
+    with pytest.raises(ConfigError, match="larger than"):
+        load(tmp_path / "large.yaml")
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    text = BASE.replace("mnist-5k", "folder, path: photos") + "store: runs\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    spec = load(tmp_path / "mine.yaml")
+    assert spec.name == "mine" and spec.source == tmp_path / "mine.yaml"
+    assert spec.fixed["data.path"] == str(tmp_path / "photos") and spec.store == tmp_path / "runs"
+    assert load(tmp_path / "mine.yaml", store=Path("/else")).store == Path("/else")
+
+
+def test_use_brings_in_members_and_hashes_their_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "from diffsearch.registry import noise_process\n"
+        "@noise_process.register('test-straight')\n"
+        "def straight(steps: int, *, end: float = 0.5) -> torch.Tensor:\n"
+        "    return torch.linspace(1, end, steps + 1, dtype=torch.float64)\n"
+    )
+    (tmp_path / "a.yaml").write_text(BASE + "use: [./mine.py]\ndiffusion: {noise_process: test-straight, end: 0.1}\n")
+    spec = load(tmp_path / "a.yaml")
+    assert list(spec.extensions) == ["noise_process:test-straight"]
+    assert len(spec.extensions["noise_process:test-straight"]) == 16
+    assert spec.use == (tmp_path / "mine.py",) and spec.fixed["diffusion.end"] == 0.1
+
+
+def test_a_used_file_that_raises_is_a_mistake_of_the_study(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    (tmp_path / "a.yaml").write_text(BASE + "use: broken.py\n")
+    with pytest.raises(ConfigError, match=r"a\.yaml:6:6: use: .*ZeroDivisionError"):
+        load(tmp_path / "a.yaml")
