@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,7 +110,7 @@ class Study:
 
         Args:
             address: of a running Ray cluster; a local one of its own by default.
-            workers: runs at once of the local cluster; its cores by default.
+            workers: runs at once of the local cluster; its cores by default; 0: in this process, without Ray.
             tracking_uri: of MLflow; MLFLOW_TRACKING_URI, else a SQLite file in the store, by default.
             observer: told what happens.
 
@@ -246,31 +246,23 @@ def write_report(
 ) -> Path:
     """Write the report of one study, or the comparison of several."""
     from diffsearch.report import markdown
+    from diffsearch.report.ranks import winner
 
     histories = [study.history(tracking_uri=tracking_uri, from_store=from_store) for study in studies]
     folder = folder or REPORTS / "-".join(study.name for study in studies)
     samples: dict[str, Path] = {}
     yaml_of: dict[str, str] = {}
     for study, history in zip(studies, histories, strict=True):
-        for run, evaluation in _scored(history):
-            picture = study.store.run(run.key).picture(evaluation.key)
-            if picture.exists():
-                samples[evaluation.key] = picture
-            yaml_of[run.key] = settings_yaml(study.spec, run, _best_of(history, run))
-    pictures = markdown.Pictures(samples=samples, real=_real_images(studies[0].spec), yaml_of=yaml_of)
-    return markdown.write(histories, folder, pictures=pictures)
-
-
-def _scored(history: StudyHistory) -> Iterator[tuple[RunHistory, Evaluation]]:
-    for run in history.runs:
-        for evaluation in run.evaluations:
-            yield run, evaluation
-
-
-def _best_of(history: StudyHistory, run: RunHistory) -> Evaluation:
-    from diffsearch.report.ranks import best_sheet
-
-    return best_sheet(history, run.evaluations)
+        for run in history.runs:
+            for evaluation in run.evaluations:
+                picture = study.store.run(run.key).picture(evaluation.key)
+                if picture.exists():
+                    samples[evaluation.key] = picture
+        won = winner(history)
+        if won is not None:
+            yaml_of[won.run.key] = settings_yaml(study.spec, won.run, won.sheet)
+    real_of = {study.name: real for study in studies if (real := _real_images(study.spec)) is not None}
+    return markdown.write(histories, folder, pictures=markdown.Pictures(samples, yaml_of=yaml_of, real_of=real_of))
 
 
 def _real_images(spec: StudySpec) -> Any:

@@ -4,26 +4,48 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from diffsearch.errors import StoreError
 
+PART = ".part"  # what a killed writer leaves behind ends so
+
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a whole file so that readers see the old one or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """Write a whole file so that readers see the old one or the new one, never a part; its folder is made.
+
+    Raises:
+        StoreError: the disk refuses; what was there before is still there.
+    """
     try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
+        part = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            part.chmod(0o644)
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
     except OSError as error:
-        part.unlink(missing_ok=True)
-        raise StoreError(f"can't write {path}: {error.strerror}. Nothing that was there is lost.") from error
+        raise StoreError(f"can't write {path}: {error.strerror or error}. Nothing that was there is lost.") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def append_line(path: Path, record: Mapping[str, Any]) -> None:
@@ -36,7 +58,7 @@ def append_line(path: Path, record: Mapping[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise StoreError(f"can't append to {path}: {error.strerror}") from error
+        raise StoreError(f"can't append to {path}: {error.strerror or error}") from error
 
 
 def mend_tail(descriptor: int) -> None:

@@ -242,9 +242,10 @@ def _context(axes: Any, history: StudyHistory, found: Sequence[Any], paint: Mapp
         axes.axvline(value, color=style.INK, linewidth=1.2)
         axes.text(value, 1.08, f"{word} {number(value)}", transform=across, ha=side, va="bottom", fontsize=8.5,
                   color=style.MUTED)  # fmt: skip
-    for c in found:
+    for place, c in enumerate(found):
+        tone = paint.get(c.runs[0].key, style.MUTED)
         axes.plot(
-            c.summary.mean, 0.5, "o", color=paint.get(c.runs[0].key, style.MUTED), markersize=6, markeredgecolor="white"
+            c.summary.mean, 1 - (place + 0.5) / len(found), "o", color=tone, markersize=5, markeredgecolor="white"
         )
     if style.decades([bounds.floor, bounds.ceiling, *values]):
         style.log_axis(axes.xaxis)
@@ -266,7 +267,7 @@ def _heights(axes: Any, x: int, values: Sequence[Any], few: bool = True, flip: b
         def place(value: Any) -> float:
             return (scale(float(value)) - low) / (high - low) if high > low else 0.5
 
-        marks = {number(min(numbers)): 0.0, number(max(numbers)): 1.0} if high > low else {number(low): 0.5}
+        marks = {number(min(numbers)): 0.0, number(max(numbers)): 1.0} if high > low else {number(numbers[0]): 0.5}
     else:
         texts = list(dict.fromkeys(show_value(value) for value in in_order(present)))
         marks = {text: i / (len(texts) - 1) if len(texts) > 1 else 0.5 for i, text in enumerate(texts)}

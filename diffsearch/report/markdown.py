@@ -28,6 +28,7 @@ class Pictures:
     samples: Mapping[str, Path] = field(default_factory=dict)  # evaluation key → PNG of 8 rows of 16 samples
     real: npt.NDArray[np.uint8] | None = None  # (N, C, H, W) real images, at least 128
     yaml_of: Mapping[str, str] = field(default_factory=dict)  # run key → its settings as YAML to copy
+    real_of: Mapping[str, npt.NDArray[np.uint8]] = field(default_factory=dict)  # study name → its own, before `real`
 
 
 def write(histories: Sequence[StudyHistory], folder: Path, *, pictures: Pictures) -> Path:
@@ -116,13 +117,14 @@ def _samples(history: StudyHistory, pictures: Pictures) -> Drawn | None:
     kept = next((pictures.samples[sheet.key] for sheet in sheets if sheet.key in pictures.samples), None)
     if kept is None:
         return None
-    return samples_beside_real(kept, pictures.real, "the winner's samples")
+    return samples_beside_real(kept, pictures.real_of.get(history.name, pictures.real), "the winner's samples")
 
 
 def _noising(history: StudyHistory, pictures: Pictures) -> Drawn | None:
     """A strip for each noise process that the study tried, at the winner's T."""
     axis = next((path for path in history.axes if path.endswith("noise_process")), None)
-    if axis is None or pictures.real is None or not history.runs:
+    real = pictures.real_of.get(history.name, pictures.real)
+    if axis is None or real is None or not history.runs:
         return None
     found = tables.winner(history)
     processes: dict[str, Choice] = {}
@@ -133,7 +135,7 @@ def _noising(history: StudyHistory, pictures: Pictures) -> Drawn | None:
         if isinstance(choice, Choice):
             processes.setdefault(str(choice), choice)
     steps = found.run.settings.steps if found else max(run.settings.steps for run in history.runs)
-    return noising_strips([processes[name] for name in sorted(processes)], steps, pictures.real)
+    return noising_strips([processes[name] for name in sorted(processes)], steps, real)
 
 
 def _with_study(history: StudyHistory, table: pd.DataFrame, alone: bool) -> pd.DataFrame:

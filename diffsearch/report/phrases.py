@@ -16,6 +16,7 @@ from diffsearch.report.ranks import Winner, configurations, winner
 from diffsearch.scoring.statistics import Summary, chance_of_telling_equals_apart, told_apart
 
 SHORT = {"steps": "T", "batch_size": "batch", "learning_rate": "lr"}  # words before a number in a list of settings
+LABEL = 36  # letters of a label beside a line
 FRACTIONS = {2: "one time in three", 3: "one time in four", 5: "one time in five"}
 
 
@@ -293,5 +294,6 @@ def short_labels(history: StudyHistory, runs: Sequence[RunHistory], keys: bool =
     labels = []
     for run in runs:
         own = settings_text(history, replace(run, point={p: run.point[p] for p in differing[:3] if p in run.point}))
+        own = own if len(own) <= LABEL else own[: LABEL - 1].rstrip(" ,(") + "…"
         labels.append(f"{run.key[:6]}  {own}" if keys else own)
     return labels

@@ -178,7 +178,9 @@ def _check_algorithm(spec: StudySpec, draft: Draft) -> None:
 
 def _check_runs(spec: StudySpec, draft: Draft) -> None:
     size, runs, top = grid_size(spec), spec.search.runs, spec.search.finalists.top
-    if size is None and runs is None and spec.budget.wall_s is None:
+    name = spec.search.algorithm.name
+    endless = size is None and not (name in algorithm and algorithm.member(name).traits.get("finite"))
+    if endless and runs is None and spec.budget.wall_s is None:
         message = "is needed where an axis is a range and there is no budget.wall"
         draft.problems.add(draft.place("search"), "search.runs", message, "e.g. runs: 20")
     most = min((count for count in (size, runs) if count is not None), default=None)
@@ -194,8 +196,9 @@ def _all_values(spec: StudySpec, path: str) -> tuple[Any, ...]:
 
 
 def _named(message: str, section: str, values: Mapping[str, Any]) -> str | None:
-    """The key of this section that a message speaks of by its full path."""
-    return next((path for path in values if path.startswith(f"{section}.") and path in message), None)
+    """The key of this section that a message speaks of first, by its full path."""
+    named = [path for path in values if path.startswith(f"{section}.") and path in message]
+    return min(named, key=message.index, default=None)
 
 
 def _note(noted: set[str], message: str, draft: Draft, path: str, value: Any, help: str = "") -> None:

@@ -45,7 +45,7 @@ def _target(setting: Setting, path: str, place: Place, draft: Draft) -> Kind | N
     """The type of the key that a condition names; None where it can't be depended on."""
     section = path.partition(".")[0]
     if path == setting.path or path not in draft.kinds or section not in (*TRAINING_SECTIONS, "sampling"):
-        help = "" if path == setting.path else suggest(path, (p for p in draft.kinds if p in draft.settings))
+        help = suggest(path, draft.kinds).partition(".   ")[2] if path != setting.path else ""
         draft.problems.add(place, setting.path, f"when names '{path}', which it can't depend on", help)
         return None
     if section == "sampling" and not setting.path.startswith("sampling."):

@@ -47,7 +47,7 @@ class Draft:
 class MemberKind:
     """A registered name, or `{name: ..., option: ...}` with options that go with that choice alone."""
 
-    takes_lists = False
+    takes_lists, takes_words = False, True
 
     def __init__(self, family: str, *words: str) -> None:
         self._registry = FAMILIES[family]

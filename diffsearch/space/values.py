@@ -57,6 +57,10 @@ class Kind(Protocol):
     def takes_lists(self) -> bool:
         """Whether a list can be one value, as for channels."""
 
+    @property
+    def takes_words(self) -> bool:
+        """Whether a string can be one value, as for names."""
+
     def read(self, node: Node) -> tuple[Any, list[Issue]]:
         """The value and no issues, or None and what is wrong."""
 
@@ -66,7 +70,8 @@ class Typed:
 
     def __init__(self, annotation: Any) -> None:
         self._adapter: TypeAdapter[Any] = TypeAdapter(annotation)
-        self.takes_lists = '"array"' in json.dumps(self.json_schema())
+        schema = json.dumps(self.json_schema())
+        self.takes_lists, self.takes_words = '"array"' in schema, '"string"' in schema
 
     def read(self, node: Node) -> tuple[Any, list[Issue]]:
         plain = node.plain
@@ -176,7 +181,8 @@ def _is_axis(listed: Sequence[Node], kind: Kind) -> bool:
     """Whether a list that isn't a single value was meant as several."""
     if not listed or not kind.takes_lists:
         return True
-    return any(item.items is not None or isinstance(item.value, str) or not kind.read(item)[1] for item in listed)
+    a_word = kind.takes_words and any(isinstance(item.value, str) for item in listed)
+    return a_word or any(item.items is not None or not kind.read(item)[1] for item in listed)
 
 
 def _read_choices(
@@ -209,6 +215,8 @@ def _read_range(node: Node, word: str, path: str, kind: Kind, when: Conditions, 
         problems.add(body.place, path, f"{word} takes [low, high]")
         return None
     issues = [issue for end in ends for issue in kind.read(end)[1]]
+    if kind.takes_words and len(issues) > 1:
+        issues = [(node.place, "takes no range: it isn't a number", "write a list of values")]
     for place, message, help in issues:
         problems.add(place, path, message, help)
     if issues:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Literal
@@ -18,18 +18,17 @@ from diffsearch.records import Outcome, State
 from diffsearch.scoring.metrics import parse
 from diffsearch.search.sequential import EPOCHS, Proposal, Sequential, sequential
 from diffsearch.search.stopping import Rule
-from diffsearch.space.axes import finalist_points, grid_size, point_of, sampling_points, settings_at
-from diffsearch.space.settings import Point, StudySpec, canonical
-from diffsearch.store import Store, run_key
-from diffsearch.study.identity import asks_hash, space_hash
+from diffsearch.space.axes import grid_size, settings_at
+from diffsearch.space.settings import Point, canonical
+from diffsearch.study.inherit import points_again, take_over
 from diffsearch.study.journal import SearchJournal, Trial
-from diffsearch.study.ledger import Asked, Ledger
+from diffsearch.study.ledger import Asked
+from diffsearch.study.requests import Requests
 from diffsearch.training.memory import describe
 from diffsearch.trial import Item, Scored, TrialRequest, missing, stored_evaluation
 
 log = logging.getLogger(__name__)
 
-FRESH_SEEDS = 1000  # finalists are repeated over seeds that no search run has
 MAX_KILLS = 3  # attempts at one run that a killed worker may cost
 IDLE_PROPOSALS = 200  # proposals in a row that were known already: the space is used up
 
@@ -55,6 +54,7 @@ class _Open:
     """A trial of the search that isn't told yet: its runs and what they earned."""
 
     proposal: Proposal
+    numbers: list[int]  # of the trials that it answers: the same point may be proposed again while it runs
     waiting: set[str]
     scores: dict[str, dict[int, float]] = field(default_factory=dict)  # run key → epoch → best score
     stopped: bool = False
@@ -65,31 +65,22 @@ class Conductor:
     """The decisions of one study.
 
     Args:
-        spec: the study.
-        store: where runs lie.
-        data_content, image_shape: of its data set.
-        ledger, journal: of its folder; written here alone.
-        session: of this driver.
+        requests: what the study asks for; with its spec, store and ledger.
+        journal: of its search; it and the ledger are written here alone.
+        image_shape: of its data set.
         wall_s: working time of the study so far, in seconds.
-        environment: written into each run.json.
     """
 
     def __init__(
         self,
-        spec: StudySpec,
-        store: Store,
-        data_content: str,
-        image_shape: tuple[int, int, int],
-        ledger: Ledger,
+        requests: Requests,
         journal: SearchJournal,
-        session: str,
+        image_shape: tuple[int, int, int],
         wall_s: Callable[[], float],
-        environment: Mapping[str, str],
     ) -> None:
-        self.spec, self.store, self.ledger, self.journal = spec, store, ledger, journal
-        self._content, self._image_shape = data_content, image_shape
-        self._session, self._wall_s, self._environment = session, wall_s, environment
-        self.space, self.asks = space_hash(spec, data_content), asks_hash(spec, data_content)
+        spec = requests.spec
+        self.spec, self.store, self.ledger, self.requests = spec, requests.store, requests.ledger, requests
+        self.journal, self._image_shape, self._wall_s = journal, image_shape, wall_s
         self.sign = 1.0 if parse(spec.evaluation.objective).direction == "min" else -1.0
         self._rule: Rule | None = None  # None: somebody else's scheduler decides
         if spec.search.stopping.name in registry.stopping_rule:
@@ -159,7 +150,8 @@ class Conductor:
 
     def stop(self, task: Task, epoch: int, reason: str) -> Outcome:
         """Stop a run at a milestone whose score it has earned: this study's decision, not the run's own end."""
-        details = {"epoch": epoch, "milestones": list(task.asked.milestones)}
+        asked = self.ledger.find(task.asked.asks, task.asked.stage, task.asked.run_key) or task.asked
+        details = {"epoch": epoch, "milestones": list(asked.milestones)}
         return self.ended(task, Outcome(State.STOPPED_EARLY, f"{reason} after epoch {epoch}", details))
 
     def ended(self, task: Task, outcome: Outcome) -> Outcome:
@@ -197,6 +189,10 @@ class Conductor:
                 scores = self._told[identity]
                 self.journal.tell(trial.number, scores, stopped=False)
                 continue
+            same = [open_ for open_ in self._open.values() if open_.proposal.identity == identity]
+            if same:
+                same[0].numbers.append(trial.number)
+                continue
             self._counted += 1
             self._begin(trial)
             return True
@@ -232,21 +228,18 @@ class Conductor:
 
     def _begin(self, trial: Trial) -> None:
         """Ask for a trial's runs; those that the store answers are settled at once."""
-        milestones = tuple(
-            e for e in self.spec.milestones if trial.proposal.epochs is None or e <= trial.proposal.epochs
-        )
+        proposal = trial.proposal
         wanted = [
-            self._asked(trial.proposal.point, self.spec.seed + repeat, "search", milestones, repeat)
-            for repeat in range(self.spec.repeats)
+            self.requests.search_run(proposal.point, repeat, proposal.epochs) for repeat in range(self.spec.repeats)
         ]
-        self._open[trial.number] = _Open(trial.proposal, {asked.run_key for asked in wanted})
+        self._open[trial.number] = _Open(proposal, [trial.number], {asked.run_key for asked in wanted})
         for asked in wanted:
             self._ask(asked, trial.number)
 
     def _ask(self, asked: Asked, trial: int | None) -> None:
         self.ledger.ask(asked)
         asked = self.ledger.find(asked.asks, asked.stage, asked.run_key) or asked
-        before = self._stopped_before(asked)
+        before = self.requests.stopped_before(asked)
         if before is not None:
             asked = replace(asked, milestones=tuple(e for e in asked.milestones if e <= before))
         task = self._task(asked, trial)
@@ -293,7 +286,8 @@ class Conductor:
         scores = None if open_.failed else _mean_curve(list(open_.scores.values()))
         del self._open[trial]
         self._told[open_.proposal.identity] = scores
-        self.journal.tell(trial, scores, open_.stopped)
+        for number in open_.numbers:
+            self.journal.tell(number, scores, open_.stopped)
 
     def _out_of_time(self) -> bool:
         limit = self.spec.budget.wall_s
@@ -316,13 +310,12 @@ class Conductor:
         finals = self.spec.search.finalists
         for point, epoch in self._best(finals.top):
             for repeat in range(finals.repeats):
-                seed = self.spec.seed + FRESH_SEEDS + repeat
-                self._ask(self._asked(point, seed, "finalist", (epoch,), FRESH_SEEDS + repeat), None)
+                self._ask(self.requests.finalist(point, repeat, epoch), None)
 
     def _best(self, top: int) -> list[tuple[Point, int]]:
         """(point, epoch) of the best evaluations of distinct points, best first; failures have none."""
         best: list[tuple[float, int, Point]] = []
-        for number, asked in enumerate(self.ledger.of(self.asks)):
+        for number, asked in enumerate(self.ledger.of(self.requests.asks)):
             curve = self._told.get(self._identity(asked)) if asked.stage == "search" else None
             if curve:
                 score, epoch = min((score, epoch) for epoch, score in curve.items())
@@ -338,61 +331,9 @@ class Conductor:
         full = asked.milestones[-1] if self._sequential is not None else None
         return Proposal(asked.point, full).identity
 
-    # --- requests -------------------------------------------------------------------------------------------------
-
-    def _asked(
-        self, point: Point, seed: int, stage: Literal["search", "finalist"], milestones: tuple[int, ...], repeat: int
-    ) -> Asked:
-        settings = settings_at(self.spec, point, seed)
-        key = run_key(settings, self._content, self.spec.extensions)
-        finals = self.spec.search.finalists
-        points, samples = sampling_points(self.spec, settings), self.spec.evaluation.samples
-        if stage == "finalist":
-            points, samples = finalist_points(self.spec, settings), finals.samples or samples
-        folder = self.store.run(key)
-        first = next((asked for asked in self.ledger.asked if asked.run_key == key and asked.stage == stage), None)
-        return Asked(
-            run_key=key,
-            settings=settings,
-            point=point,
-            stage=stage,
-            order=sum(1 for _ in self.ledger.of(self.asks)) + 1,
-            space=self.space,
-            asks=self.asks,
-            milestones=milestones,
-            points=points,
-            samples=samples,
-            noise_seed=self.spec.evaluation.seed + repeat,
-            reused_epochs=first.reused_epochs if first else len(folder.epochs()),
-            reused_evaluations=first.reused_evaluations if first else len(folder.evaluations()),
-        )
-
     def _task(self, asked: Asked, trial: int | None, alone: bool = False) -> Task:
         self._ids += 1
-        request = TrialRequest(
-            run_key=asked.run_key,
-            settings=asked.settings,
-            milestones=asked.milestones,
-            points=asked.points,
-            metrics=self.spec.evaluation.metrics,
-            samples=asked.samples,
-            noise_seed=asked.noise_seed,
-            store=self.store.root,
-            session=self._session,
-            keep=self.spec.keep,
-            use=self.spec.use,
-            extensions=self.spec.extensions,
-            environment=self._environment,
-        )
-        return Task(f"{asked.run_key}-{self._ids}", asked, request, trial, alone)
-
-    def _stopped_before(self, asked: Asked) -> int | None:
-        """The epoch at which this study stopped that run earlier, where milestones are as they were then."""
-        wanted = (asked.stage, asked.run_key, State.STOPPED_EARLY)
-        for (_, stage, key), outcome in self.ledger.ended.items():
-            if (stage, key, outcome.state) == wanted and tuple(outcome.details["milestones"]) == asked.milestones:
-                return int(outcome.details["epoch"])
-        return None
+        return Task(f"{asked.run_key}-{self._ids}", asked, self.requests.request(asked), trial, alone)
 
     # --- what an earlier session knew -----------------------------------------------------------------------------
 
@@ -400,63 +341,20 @@ class Conductor:
         """Take up the journal: told trials are known, those left running come first; a new space inherits the old."""
         for trial in self.journal.trials():
             if trial.finished:
+                self._counted += not trial.warm and trial.proposal.identity not in self._told
                 self._told[trial.proposal.identity] = dict(trial.scores) if trial.scores else None
-                self._counted += not trial.warm
             else:
                 self._first.append(trial)
-        unique: dict[str, None] = dict.fromkeys(self._told)
-        self._counted = min(self._counted, len(unique))
         self._recall_rungs()
-        if self.journal.is_new:
-            self._inherit()
+        if self.journal.is_new and self._sequential is None:
+            self._first.extend(points_again(self.requests))
+            self._told |= take_over(self.requests, self.journal, self.sign)
 
     def _recall_rungs(self) -> None:
-        for asked in self.ledger.of(self.asks):
+        for asked in self.ledger.of(self.requests.asks):
             curve = self._told.get(self._identity(asked))
             for epoch, score in (curve or {}).items():
                 self._rungs.setdefault(epoch, {})[asked.run_key] = score
-
-    def _inherit(self) -> None:
-        """Fill a new Optuna study from what this study asked for under an earlier form of its file.
-
-        The same space, asked otherwise (later milestones, another metric): the same points again, in the same order;
-        the store answers what it can. Another space: what fits into it and is complete becomes history.
-        """
-        seen: set[str] = set()
-        for asked in self.ledger.asked:
-            if asked.stage != "search" or asked.asks == self.asks or self._sequential is not None:
-                continue
-            identity = canonical(dict(asked.point))
-            if identity in seen:
-                continue
-            seen.add(identity)
-            if asked.space == self.space:
-                self._first.append(Proposal(asked.point))
-            else:
-                self._take_over(asked)
-
-    def _take_over(self, asked: Asked) -> None:
-        point = point_of(self.spec, asked.settings)
-        if point is None:
-            return
-        wanted = self._asked(point, asked.settings.seed, "search", self.spec.milestones, 0)
-        if wanted.run_key != asked.run_key or self.spec.repeats > 1:
-            return
-        request = self._task(wanted, None).request
-        folder = self.store.run(asked.run_key)
-        if missing(folder, request):
-            return
-        scores: dict[int, float] = {}
-        for epoch in request.milestones:
-            for sampling in request.points:
-                found = stored_evaluation(folder, request, epoch, sampling)
-                if found is not None:
-                    score = self.sign * found.scores[self.spec.evaluation.objective].value
-                    scores[epoch] = min(score, scores.get(epoch, score))
-        self.ledger.ask(wanted)
-        self.ledger.end(wanted, Outcome(State.FINISHED))
-        self.journal.take_over(point, scores)
-        self._told[Proposal(point).identity] = scores
 
     def _build_sequential(self) -> Sequential | None:
         algorithm = self.spec.search.algorithm

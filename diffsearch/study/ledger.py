@@ -88,6 +88,13 @@ class Ledger:
     def find(self, asks: str, stage: str, run_key: str) -> Asked | None:
         return self._index.get((asks, stage, run_key))
 
+    def first(self, stage: str, run_key: str) -> Asked | None:
+        """The first time that this study asked for a run, in whatever form of its file."""
+        return self._firsts.get((stage, run_key))
+
+    def count(self, asks: str) -> int:
+        return self._counts.get(asks, 0)
+
     def of(self, asks: str) -> Iterator[Asked]:
         return (asked for asked in self.asked if asked.asks == asks)
 
@@ -113,6 +120,8 @@ class Ledger:
 
     def __post_init__(self) -> None:
         self._index: dict[tuple[str, str, str], Asked] = {}
+        self._firsts: dict[tuple[str, str], Asked] = {}
+        self._counts: dict[str, int] = {}
 
     def _append(self, line: dict[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,6 +137,8 @@ class Ledger:
                 asked = Asked.from_json(fields)
                 self.asked.append(asked)
                 self._index.setdefault((asked.asks, asked.stage, asked.run_key), asked)
+                self._firsts.setdefault((asked.stage, asked.run_key), asked)
+                self._counts[asked.asks] = self._counts.get(asked.asks, 0) + 1
             case "attempt":
                 self.attempts.setdefault(fields["run_key"], []).append(_to_outcome(fields))
             case "ended":

@@ -15,9 +15,9 @@ from diffsearch.data.datasets import ImageData
 from diffsearch.space.axes import ends, finalist_points, grid_size, sampling_points, settings_at, walk
 from diffsearch.space.settings import RunSettings, StudySpec
 from diffsearch.store import Store
-from diffsearch.study.conductor import FRESH_SEEDS
 from diffsearch.study.identity import asks_hash
 from diffsearch.study.ledger import Ledger
+from diffsearch.study.requests import FRESH_SEEDS
 from diffsearch.training.loop import start, train
 from diffsearch.training.memory import describe
 from diffsearch.trial import SAMPLING_BATCH

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -256,6 +257,7 @@ def run(
     Raises:
         Interrupted: Ctrl-C. Whatever an adapter or the conductor raised is raised again as it was.
     """
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # "failed to fetch metrics": results go to the store instead
     link = _Link(conductor, share, listen)
     interrupts: list[float] = []
 

@@ -27,6 +27,7 @@ from diffsearch.study.identity import asks_hash, space_hash
 from diffsearch.study.journal import SearchJournal
 from diffsearch.study.ledger import Ledger
 from diffsearch.study.progress import Progress
+from diffsearch.study.requests import Requests
 from diffsearch.trial import Item, Trained
 
 TICK_S = 5.0
@@ -101,17 +102,9 @@ class Session:
         replace_file(self.path / "study.yaml", self.spec.text.encode())
         self.header.write(self.path)
         wall_before = self.ledger.wall_s
-        self.conductor = Conductor(
-            self.spec,
-            self.store,
-            self.data.content,
-            self.data.image_shape,
-            self.ledger,
-            journal,
-            self.id,
-            lambda: wall_before + self.elapsed_s,
-            environment(),
-        )
+        requests = Requests(self.spec, self.store, self.data.content, self.ledger, self.id, environment())
+        shape, elapsed = self.data.image_shape, lambda: wall_before + self.elapsed_s
+        self.conductor = Conductor(requests, journal, shape, elapsed)
         self.progress = Progress(
             self.spec.evaluation.objective,
             self.conductor.sign,
@@ -129,6 +122,15 @@ class Session:
     @property
     def folder(self) -> StudyFolder:
         return StudyFolder(self.store, self.spec.name, self.header, self.ledger)
+
+    def begin(self, workers: int, uri: str) -> tracking.Tracker:
+        """Something will be computed: say so in the ledger, to MLflow and to who watches."""
+        self.header = replace(self.header, workers=workers)
+        self.header.write(self.path)
+        self.ledger.begin_session(self.id, {"command": self.command, "workers": workers})
+        self.tracker = tracking.Tracker(self.folder, uri, self.observer.note)
+        self.observer.began(self.progress, workers)
+        return self.tracker
 
     def listen(self, task: Task, said: Item | Outcome | None) -> None:
         """Pass on what happens to the progress, the observer and MLflow."""
@@ -178,7 +180,7 @@ class Session:
 
     def _recall_progress(self) -> None:
         folder = self.folder
-        for asked in self.ledger.of(self.conductor.asks):
+        for asked in self.ledger.of(self.conductor.requests.asks):
             outcome = self.ledger.end_of(asked)
             if outcome is None:
                 continue
@@ -268,23 +270,21 @@ def run_study(
             interrupted=interrupted,
             trained_epochs=session.progress.trained_epochs,
             evaluations=session.progress.evaluations,
-            runs=sum(1 for _ in session.ledger.of(session.conductor.asks)),
+            runs=session.ledger.count(session.conductor.requests.asks),
             wall_s=session.elapsed_s,
         )
 
 
 def _execute(session: Session, address: str | None, workers: int | None, uri: str) -> bool:
     """Let Ray Tune do what is left; True if Ctrl-C ended it."""
+    session.compute_bounds()
+    if workers == 0:
+        return _execute_here(session, uri)
     from diffsearch.study import runner
 
-    session.compute_bounds()
     with runner.cluster(address, workers):
         share = runner.share(session.spec, session.data)
-        session.header = replace(session.header, workers=share.workers)
-        session.header.write(session.path)
-        session.ledger.begin_session(session.id, {"command": session.command, "workers": share.workers})
-        tracker = session.tracker = tracking.Tracker(session.folder, uri, session.observer.note)
-        session.observer.began(session.progress, share.workers)
+        tracker = session.begin(share.workers, uri)
         patience_s = TRACKING_PATIENCE_S
         try:
             runner.run(
@@ -304,10 +304,25 @@ def _execute(session: Session, address: str | None, workers: int | None, uri: st
     return False
 
 
+def _execute_here(session: Session, uri: str) -> bool:
+    """As `_execute`, without Ray; a Ctrl-C takes hold between two items."""
+    from diffsearch.study import inprocess
+
+    tracker = session.begin(1, uri)
+    try:
+        inprocess.run(session.conductor, session.listen, session.beat)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        session.ledger.tick(session.id, session.elapsed_s)
+        tracker.close(TRACKING_PATIENCE_S)
+    return False
+
+
 def _complete_view(session: Session, uri: str) -> None:
     """Give MLflow what it lacks: runs that a killed session left half told, and the study's own end."""
     mark = session.path / SYNCED
-    stamp = f"{uri} {session.conductor.asks} {len(session.ledger.ended)} {session.ledger.wall_s}"
+    stamp = f"{uri} {session.conductor.requests.asks} {len(session.ledger.ended)} {session.ledger.wall_s}"
     if mark.exists() and mark.read_text() == stamp:
         return
     runs = session.folder.history().runs

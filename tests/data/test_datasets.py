@@ -15,7 +15,8 @@ from PIL import Image
 
 from diffsearch import registry
 from diffsearch.data import datasets, folders
-from diffsearch.data.datasets import ImageData, available, check, fetch, load, split
+from diffsearch.data.catalogue import available, check, fetch
+from diffsearch.data.datasets import ImageData, load, split
 from diffsearch.errors import DataError, DiffsearchError
 from diffsearch.space.settings import Choice
 

@@ -82,6 +82,7 @@ def test_what_it_says(whole):
     assert history.text.strip() in text and history.command in text and "abc1234" in text
     assert "loss became NaN at epoch 2, step 31" in text and "killed (attempt 1)" in text
     assert "diverged (not ranked)" in text
+    assert "```yaml\ntraining:\n  loss: x0-l2\n```" in text  # the winner's settings, to copy
     assert "The same checkpoints, sampled in other ways" in text
     csv = pd.read_csv(folder / "table.csv")
     assert len(csv) == sum(len(run.evaluations) for run in history.runs)

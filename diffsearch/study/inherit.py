@@ -1,0 +1,71 @@
+"""A study file that was changed: what of its earlier forms the new search begins with.
+
+Optuna refuses a categorical whose choices changed, so another space is another Optuna study, filled from here.
+
+* The same space, asked otherwise (later milestones, a sampling sweep, a metric): the same points again, in the same
+  order; the store answers what it can, and only what is missing is computed.
+* Another space: runs that fit into it and are complete become its history. They are known, and cost no run of `runs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from diffsearch.records import Outcome, State
+from diffsearch.search.sequential import Proposal
+from diffsearch.space.axes import point_of
+from diffsearch.space.settings import canonical
+from diffsearch.study.journal import SearchJournal
+from diffsearch.study.ledger import Asked
+from diffsearch.study.requests import Requests
+from diffsearch.trial import missing, stored_evaluation
+
+
+def points_again(requests: Requests) -> list[Proposal]:
+    """The points of this same space that an earlier form of the file asked for, in their order."""
+    return [Proposal(asked.point) for asked in _earlier(requests) if asked.space == requests.space]
+
+
+def take_over(requests: Requests, journal: SearchJournal, sign: float) -> dict[str, dict[int, float]]:
+    """Add complete runs of other spaces to a new journal; returns proposal identity → scores by epoch."""
+    known: dict[str, dict[int, float]] = {}
+    if requests.spec.repeats > 1:
+        return known
+    for asked in _earlier(requests):
+        point = point_of(requests.spec, asked.settings) if asked.space != requests.space else None
+        if point is None:
+            continue
+        wanted = requests.search_run(point, 0, None)
+        scores = _scores(requests, wanted, sign) if wanted.run_key == asked.run_key else None
+        if scores:
+            requests.ledger.ask(wanted)
+            requests.ledger.end(wanted, Outcome(State.FINISHED))
+            journal.take_over(point, scores)
+            known[Proposal(point).identity] = scores
+    return known
+
+
+def _earlier(requests: Requests) -> Iterator[Asked]:
+    """Search runs of earlier forms, each point once."""
+    seen: set[str] = set()
+    for asked in requests.ledger.asked:
+        identity = canonical(dict(asked.point))
+        if asked.stage == "search" and asked.asks != requests.asks and identity not in seen:
+            seen.add(identity)
+            yield asked
+
+
+def _scores(requests: Requests, wanted: Asked, sign: float) -> dict[int, float] | None:
+    """Best score by epoch, lower is better; None where the store lacks an evaluation."""
+    request = requests.request(wanted)
+    folder = requests.store.run(wanted.run_key)
+    if missing(folder, request):
+        return None
+    scores: dict[int, float] = {}
+    for epoch in request.milestones:
+        for point in request.points:
+            found = stored_evaluation(folder, request, epoch, point)
+            if found is not None:
+                score = sign * found.scores[requests.spec.evaluation.objective].value
+                scores[epoch] = min(score, scores.get(epoch, score))
+    return scores

@@ -1,0 +1,39 @@
+"""Executes a study in this process, one run after the other: `--workers 0`, for a debugger and for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from diffsearch.records import Outcome
+from diffsearch.study.conductor import Conductor, Task
+from diffsearch.trial import Item, Scored, run_trial
+
+
+def run(conductor: Conductor, listen: Callable[[Task, Item | Outcome | None], None], beat: Callable[[], None]) -> None:
+    """Hand each task that the conductor has to `run_trial`, until it has none."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    while isinstance(task := conductor.next(), Task):
+        listen(task, None)
+        listen(task, _execute(conductor, task, device, listen, beat))
+
+
+def _execute(
+    conductor: Conductor,
+    task: Task,
+    device: torch.device,
+    listen: Callable[[Task, Item | Outcome | None], None],
+    beat: Callable[[], None],
+) -> Outcome:
+    items = run_trial(task.request, device)
+    while True:
+        beat()
+        try:
+            item = next(items)
+        except StopIteration as end:
+            return conductor.ended(task, end.value)
+        listen(task, item)
+        if not conductor.heard(task, item) and isinstance(item, Scored):
+            items.close()
+            return conductor.stop(task, item.evaluation.epoch, str(conductor.spec.search.stopping))

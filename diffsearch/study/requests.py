@@ -1,0 +1,104 @@
+"""From a point of a study to what is asked of a worker: the run, its milestones, how it is sampled and scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from diffsearch.records import State
+from diffsearch.space.axes import finalist_points, sampling_points, settings_at
+from diffsearch.space.settings import Point, StudySpec
+from diffsearch.store import Store, run_key
+from diffsearch.study.identity import asks_hash, space_hash
+from diffsearch.study.ledger import Asked, Ledger
+from diffsearch.trial import TrialRequest
+
+FRESH_SEEDS = 1000  # finalists are repeated over seeds that no search run has
+
+
+@dataclass(frozen=True)
+class Requests:
+    """What one session asks for on behalf of a study.
+
+    Args:
+        content: content hash of its data set.
+        session: of this driver.
+        environment: written into each run.json.
+    """
+
+    spec: StudySpec
+    store: Store
+    content: str
+    ledger: Ledger
+    session: str
+    environment: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "space", space_hash(self.spec, self.content))
+        object.__setattr__(self, "asks", asks_hash(self.spec, self.content))
+
+    space: str = ""
+    asks: str = ""
+
+    def search_run(self, point: Point, repeat: int, epochs: int | None) -> Asked:
+        """A run of the search, to every milestone up to `epochs`."""
+        milestones = tuple(epoch for epoch in self.spec.milestones if epochs is None or epoch <= epochs)
+        return self._asked(point, repeat, "search", milestones)
+
+    def finalist(self, point: Point, repeat: int, epoch: int) -> Asked:
+        """A repetition of a finalist over a fresh seed, scored in full where its configuration earned its score."""
+        return self._asked(point, FRESH_SEEDS + repeat, "finalist", (epoch,))
+
+    def _asked(
+        self, point: Point, repeat: int, stage: Literal["search", "finalist"], milestones: tuple[int, ...]
+    ) -> Asked:
+        spec = self.spec
+        settings = settings_at(spec, point, spec.seed + repeat)
+        key = run_key(settings, self.content, spec.extensions)
+        points, samples = sampling_points(spec, settings), spec.evaluation.samples
+        if stage == "finalist":
+            points, samples = finalist_points(spec, settings), spec.search.finalists.samples or samples
+        folder = self.store.run(key)
+        first = self.ledger.first(stage, key)
+        return Asked(
+            run_key=key,
+            settings=settings,
+            point=point,
+            stage=stage,
+            order=self.ledger.count(self.asks) + 1,
+            space=self.space,
+            asks=self.asks,
+            milestones=milestones,
+            points=points,
+            samples=samples,
+            noise_seed=spec.evaluation.seed + repeat,
+            reused_epochs=first.reused_epochs if first else len(folder.epochs()),
+            reused_evaluations=first.reused_evaluations if first else len(folder.evaluations()),
+        )
+
+    def request(self, asked: Asked) -> TrialRequest:
+        """What a worker is told."""
+        return TrialRequest(
+            run_key=asked.run_key,
+            settings=asked.settings,
+            milestones=asked.milestones,
+            points=asked.points,
+            metrics=self.spec.evaluation.metrics,
+            samples=asked.samples,
+            noise_seed=asked.noise_seed,
+            store=self.store.root,
+            session=self.session,
+            keep=self.spec.keep,
+            use=self.spec.use,
+            extensions=self.spec.extensions,
+            environment=self.environment,
+        )
+
+    def stopped_before(self, asked: Asked) -> int | None:
+        """The epoch at which this study stopped that run earlier, where milestones are as they were then."""
+        wanted = (asked.stage, asked.run_key, State.STOPPED_EARLY)
+        for (_, stage, key), outcome in self.ledger.ended.items():
+            if (stage, key, outcome.state) == wanted and tuple(outcome.details["milestones"]) == asked.milestones:
+                return int(outcome.details["epoch"])
+        return None

@@ -1,0 +1,179 @@
+"""Every mistake that a study file can hold is found when it is loaded, and named by its line."""
+
+from __future__ import annotations
+
+import pytest
+
+from diffsearch.errors import ConfigError, Problem
+from diffsearch.space.load import loads
+
+# A whole small study of five lines; what a test adds begins in line 6.
+BASE = """\
+data: {dataset: mnist-5k}
+evaluation: {objective: fd-digits, samples: 1000}
+x-small: &small [8, 16]
+
+
+"""
+
+
+def problems_of(text: str, *overrides: str, base: str = BASE) -> tuple[Problem, ...]:
+    with pytest.raises(ConfigError) as caught:
+        loads(base + text, "small.yaml", overrides)
+    return caught.value.problems
+
+
+# (what is added to the base, line, column, path, a part of the message, a part of the help)
+MISTAKES = [
+    ("trainin: {}", 6, 1, "trainin", "no such key", "Did you mean 'training'?"),
+    ("training: {los: x0-l2}", 6, 12, "training.los", "no such key", "Did you mean 'loss'?"),
+    ("search:\n  stoping: asha", 7, 3, "search.stoping", "no such key", "Did you mean 'stopping'?"),
+    ("model: {kind: unet, hidden: [3]}", 6, 21, "model.hidden", "no such key", "an option of dense; chosen: unet"),
+    ("search: {stopping: {rule: asha, reducton: 2}}", 6, 33, "search.stopping", "no option 'reducton'", "'reduction'"),
+    ("training: 3", 6, 11, "training", "is a section", ""),
+    ("diffusion: {noise_process: cosin}", 6, 28, "diffusion.noise_process", "unknown value 'cosin'", "mean 'cosine'?"),
+    ("diffusion: {noise_process: [linear-x, cosin]}", 6, 39, "diffusion.noise_process", "unknown value 'cosin'", ""),
+    ("diffusion: {noise_process: [{nam: cosine}]}", 6, 29, "diffusion.noise_process", "needs a name", ""),
+    ("diffusion: {noise_process: [{name: cosine, ofset: 1}]}", 6, 44, "diffusion.noise_process", "no option", ""),
+    ("training: {loss: x0-l3}", 6, 18, "training.loss", "unknown value 'x0-l3'", "Did you mean 'x0-l"),
+    ("training: {optimizer: adm}", 6, 23, "training.optimizer", "unknown value 'adm'", "known: adam, adamw."),
+    ("model: {kind: unett}", 6, 15, "model.kind", "unknown value 'unett'", "Did you mean 'unet'?"),
+    ("sampling: {sampler: ddimm}", 6, 21, "sampling.sampler", "unknown value 'ddimm'", "Did you mean 'ddim'?"),
+    ("search: {algorithm: tpee}", 6, 21, "search.algorithm", "unknown value 'tpee'", "Did you mean 'tpe'?"),
+    ("search: {algorithm: CmaSampler}", 6, 21, "search.algorithm", "unknown value 'CmaSampler'", "'CmaEsSampler'"),
+    ("search: {algorithm: {name: NSGAIISampler, popsize: 3}}", 6, 43, "search.algorithm", "no option 'popsize'", ""),
+    ("search: {stopping: ash}", 6, 20, "search.stopping", "unknown value 'ash'", "Did you mean 'asha'?"),
+    ("training: {batch_size: many}", 6, 24, "training.batch_size", "should be a valid integer, read 'many'", ""),
+    ("training: {batch_size: 2.5}", 6, 24, "training.batch_size", "integer", ""),
+    ("training: {batch_size: true}", 6, 24, "training.batch_size", "should be a valid integer, read true", ""),
+    ("training: {batch_size: 0}", 6, 24, "training.batch_size", "should be greater than or equal to 1, read 0", ""),
+    ("training: {batch_size: [8, 0]}", 6, 28, "training.batch_size", "greater than or equal to 1", ""),
+    ("training: {learning_rate: .inf}", 6, 27, "training.learning_rate", "must be finite", ""),
+    ("training: {learning_rate: '1e-4'}", 6, 27, "training.learning_rate", "should be a valid number, read '1e-4'", ""),
+    ("training: {normalization: [1, -1]}", 6, 27, "training.normalization", "low < high", ""),
+    ("training: {normalization: [0, 1, 2]}", 6, 27, "training.normalization", "at most 2 items", ""),
+    ("training: {normalization: [mean, [0, 1]]}", 6, 28, "training.normalization", "unknown value 'mean'", ""),
+    ("model: {channels: [8, x]}", 6, 23, "model.channels", "should be a valid integer, read 'x'", ""),
+    ("training: {warmup: 2q}", 6, 20, "training.warmup", "read '2q'", ""),
+    ("budget: {wall: 10}", 6, 16, "budget.wall", "should be a duration such as 90s", ""),
+    ("training: {batch_size: []}", 6, 24, "training.batch_size", "an axis without values", ""),
+    ("training: {batch_size: {values: []}}", 6, 33, "training.batch_size", "an axis without values", ""),
+    ("training: {batch_size: [8, 16, 8]}", 6, 32, "training.batch_size", "8 is in this axis twice", ""),
+    ("model: {channels: [*small, [8, 16]]}", 6, 28, "model.channels", "[8, 16] is in this axis twice", ""),
+    ("training: {epochs: [0, 1]}", 6, 21, "training.epochs", "greater than or equal to 1, read 0", ""),
+    ("training: {epochs: [1, 2.5]}", 6, 24, "training.epochs", "read 2.5", ""),
+    ("training: {epochs: [3, 1]}", 6, 20, "training.epochs", "must ascend", ""),
+    ("training: {epochs: [1, 1]}", 6, 20, "training.epochs", "must ascend and name no value twice", ""),
+    ("training: {epochs: {int: [1, 9]}}", 6, 20, "training.epochs", "can't be an axis", ""),
+    ("training: {deterministic: [true, false]}", 6, 27, "training.deterministic", "can't be an axis", ""),
+    ("data: {dataset: [mnist-5k, mnist]}", 1, 17, "data.dataset", "can't be an axis", ""),
+    ("data: {dataset: folder}", 1, 17, "data.dataset", "folder needs 'path'", "add path: ..."),
+    ("data: {}", 1, 1, "data.dataset", "is needed", "known: "),
+    ("training: {learning_rate: {log: [0, 1]}}", 6, 34, "training.learning_rate", "should be greater than 0", ""),
+    ("training: {weight_decay: {log: [0, 1]}}", 6, 33, "training.weight_decay", "a log range starts above 0", ""),
+    ("training: {learning_rate: {log: [2, 1]}}", 6, 33, "training.learning_rate", "low < high", ""),
+    ("training: {learning_rate: {log: 1}}", 6, 33, "training.learning_rate", "log takes [low, high]", ""),
+    ("training: {batch_size: {log: [8, 64]}}", 6, 30, "training.batch_size", "takes whole numbers", "{int: [8, 64]}"),
+    ("training: {loss: {uniform: [0, 1]}}", 6, 18, "training.loss", "takes no range", "write a list"),
+    ("sampling: {ema: 4k}", 6, 17, "sampling.ema", "half-life of 4k images is kept", "without training"),
+    ("sampling: {ema: [2k, 4k]}", 6, 22, "sampling.ema", "half-life of 4k images is kept", "kept: 0, 2k, 8k"),
+    (
+        "search: {finalists: {top: 1, sampling: {ema: [3k]}}}", 6, 47,
+        "search.finalists.sampling.ema", "half-life of 3k images is kept", "",
+    ),
+    ("training: {ema_half_life: [2k, 2k]}", 6, 27, "training.ema_half_life", "names a value twice", ""),
+    ("model: {channels: [62, 128], groups: 8}", 6, 38, "model.groups", "8 groups don't divide 62 channels", ""),
+    ("model: {channels: [[8, 16], []]}", 6, 29, "model.channels", "can't be built", ""),
+    (
+        "diffusion: {noise_process: [cosine, {name: cosine-squared, max_beta: 2}]}", 6, 37,
+        "diffusion.noise_process", "cosine-squared (max_beta 2) can't be built", "",
+    ),
+    ("diffusion: {terminal: skip, steps: [1, 5]}", 6, 23, "diffusion.terminal", "skip leaves nothing to train", ""),
+    ("training: {epochs: 3}\nsearch: {stopping: asha}", 7, 20, "search.stopping", "has one milestone", "[1, 3, 9]"),
+    ("training: {epochs: 3}\nsearch: {stopping: HyperBandScheduler}", 7, 20, "search.stopping", "one milestone", ""),
+    ("search: {stopping: {rule: asha, reduction: 1}}", 6, 20, "search.stopping", "must be greater than 1", ""),
+    ("search: {algorithm: grid}\ntraining: {learning_rate: {log: [1, 2]}}", 7, 27, "training.learning_rate", "gri", ""),
+    ("training: {learning_rate: {log: [1e-4, 1]}}\nsearch: {algorithm: tpe}", 7, 1, "search.runs", "is needed", ""),
+    ("training: {batch_size: [8, 16]}\nsearch: {finalists: {top: 3}}", 7, 27, "search.finalists.top", "of 2", ""),
+    ("search: {runs: 2, finalists: {top: 3}}", 6, 36, "search.finalists.top", "3 finalists of", ""),
+    (
+        "training: {batch_size: [8, 16]}\nsearch: {algorithm: {name: sequential, start: {training.batch_size: 9}}}",
+        7, 21, "search.algorithm", "start has training.batch_size 9", "its values: 8, 16",
+    ),
+    ("search: {algorithm: {name: sequential, start: {training.loss: x0-l2}}}", 6, 21, "search.algorithm", "no ", ""),
+    ("search: {algorithm: {name: sequential, order: [model.kind]}}", 6, 21, "search.algorithm", "order names", ""),
+    (
+        "training: {loss: [x0-l2, mu-tilde-l2]}\nsampling: {sampler: [ancestral, ddim]}", 7, 33, "sampling.sampler",
+        "ddim can't be combined with training.loss mu-tilde-l2", "when: {training.loss: [x0-l2]}",
+    ),
+    (
+        "training: {loss: [x0-l2, x-prev-l1]}\nsampling: {steps: [5, 15]}", 7, 20, "sampling.steps",
+        "5 can't be combined with training.loss x-prev-l1", "when: {training.loss: [x0-l2]}",
+    ),
+    (
+        "diffusion: {steps: [10, 20]}\nsampling: {steps: 15}", 7, 19, "sampling.steps",
+        "15 can't be combined with diffusion.steps 10", "when: {diffusion.steps: [20]}",
+    ),
+    ("sampling: {steps: {int: [1, 15]}}", 6, 19, "sampling.steps", "takes no range", ""),
+    (
+        "training: {loss: x-prev-l2}\nsearch: {finalists: {top: 1, sampling: {sampler: ddim}}}", 7, 50,
+        "search.finalists.sampling.sampler", "fits no run", "",
+    ),
+    ("training: {batch_size: {values: 3, when: {model.kind: unet}}}", 6, 33, "training.batch_size", "takes a list", ""),
+    ("training: {batch_size: {value: 8, when: unet}}", 6, 41, "training.batch_size", "when takes a mapping", ""),
+    ("training: {batch_size: {value: 8, when: {model.knd: unet}}}", 6, 42, "training.batch_size", "model.knd", "kind"),
+    ("training: {batch_size: {value: 8, when: {model.kind: unt}}}", 6, 54, "training.batch_size", "value 'unt'", ""),
+    ("training: {batch_size: {value: 8, when: {sampling.steps: 3}}}", 6, 42, "training.batch_size", "comes after", ""),
+    ("seed: -1", 6, 7, "seed", "greater than or equal to 0", ""),
+    ("name: a/b", 6, 7, "name", "pattern", ""),
+    ("keep: some", 6, 7, "keep", "unknown value 'some'", "known: all, last, milestones."),
+    ("resources: {gpu: -1}", 6, 18, "resources.gpu", "greater than or equal to 0", ""),
+    ("use: ./absent.py", 6, 6, "use", "no such file", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "line", "column", "path", "message", "help"), MISTAKES)
+def test_a_mistake_is_named_by_its_line(text: str, line: int, column: int, path: str, message: str, help: str) -> None:
+    base = BASE.partition("\n")[2] if text.startswith("data:") else BASE
+    (problem,) = problems_of(text + "\n" + base, base="") if base is not BASE else problems_of(text)
+    assert (problem.line, problem.column, problem.path) == (line, column, path)
+    assert message in problem.message
+    assert help in problem.help
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "column", "message"),
+    [
+        ("objective: fd-digit", "evaluation.objective", 25, "unknown metric 'fd-digit'"),
+        ("objective: fd-digits, metrics: [fd-digits, kd]", "evaluation.metrics", 45, "unknown metric 'kd'"),
+        ("objective: fd-digits, metrics: [kd-digits]", "evaluation.metrics", 45, "fd-digits is not among them"),
+        ("objective: fid, samples: 2048", "evaluation.samples", 39, "2,048 images are too few for fid"),
+        ("objective: fd-digits, samples: 1", "evaluation.samples", 45, "greater than or equal to 2"),
+        ("objective: fid, reference: tset", "evaluation.reference", 41, "unknown value 'tset'"),
+    ],
+)
+def test_a_mistake_in_scoring_is_named_by_its_line(text: str, path: str, column: int, message: str) -> None:
+    (problem,) = problems_of(f"evaluation: {{{text}}}", base="data: {dataset: mnist-5k}\n")
+    assert (problem.line, problem.column, problem.path) == (2, column, path)
+    assert message in problem.message
+
+
+def test_finalists_need_enough_samples_too() -> None:
+    (problem,) = problems_of("search: {finalists: {top: 1, samples: 20}}")
+    assert (problem.line, problem.path) == (6, "search.finalists.samples")
+
+
+def test_all_mistakes_come_at_once_sorted_by_line() -> None:
+    text = "training:\n  epochs: [2, 1]\n  loss: x\nmodel: {kind: y}\nsearch: {finalist: 1}\ntrainin: 3\n"
+    assert [problem.line for problem in problems_of(text)] == [7, 8, 9, 10, 11]
+
+
+def test_a_mistake_reads_as_on_the_screen() -> None:
+    with pytest.raises(ConfigError) as caught:
+        loads(BASE + "diffusion: {noise_process: cosin}", "small.yaml")
+    assert str(caught.value).splitlines() == [
+        "small.yaml:6:28: diffusion.noise_process: unknown value 'cosin'",
+        "    known: cosine, cosine-squared, linear-alpha-bar, linear-beta, linear-noise, linear-x."
+        "   Did you mean 'cosine'?",
+        "1 error; nothing was run.",
+    ]
