@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from diffsearch.files import replace_file
 from diffsearch.records import StudyHistory
 from diffsearch.report import comparison, mattered, sections, tables
 from diffsearch.report.blocks import lines, picture
 from diffsearch.report.figures import Drawn
 from diffsearch.report.grids import noising_strips, samples_beside_real
-from diffsearch.report.style import write_atomically
 from diffsearch.space.settings import Choice, choice_from_json
 
 CSV = "table.csv"
@@ -54,9 +54,9 @@ def write(histories: Sequence[StudyHistory], folder: Path, *, pictures: Pictures
             parts.append(_short_study(history, pictures, _Shelf(folder, _file_name(history.name) + "-")))
         text = lines(*parts)
     table = pd.concat([_with_study(history, tables.evaluations(history), alone) for history in histories])
-    write_atomically(folder / CSV, table.to_csv(index=False, lineterminator="\n").encode())
+    replace_file(folder / CSV, table.to_csv(index=False, lineterminator="\n").encode())
     path = folder / "report.md"
-    write_atomically(path, (text + "\n").encode())
+    replace_file(path, (text + "\n").encode())
     return path
 
 
@@ -71,7 +71,7 @@ class _Shelf:
         if drawn is None:
             return ""
         name = f"figures/{self.prefix}{drawn.name}.png"
-        write_atomically(self.folder / name, drawn.png)
+        replace_file(self.folder / name, drawn.png)
         return picture(name, drawn.alt)
 
 

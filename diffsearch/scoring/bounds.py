@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from diffsearch.data.cache import write_atomically
 from diffsearch.data.datasets import ImageData
 from diffsearch.errors import MetricError
+from diffsearch.files import replace_file
 from diffsearch.records import Bounds
 from diffsearch.scoring.features import Extractor
 from diffsearch.scoring.metrics import MetricName, check_fit, extractor_of, parse, reference_for, score_features
@@ -51,7 +51,7 @@ def bounds(metric: str, data: ImageData, samples: int, folder: Path, seed: int =
         floor=score_features(name, features, floor_against).value,
         ceiling=score_features(name, extractor.extract(noise), against).value,
     )
-    write_atomically(path, json.dumps(as_json(found)).encode())
+    replace_file(path, json.dumps(as_json(found)).encode())
     return found
 
 

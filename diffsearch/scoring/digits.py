@@ -21,9 +21,9 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from diffsearch.data.cache import write_atomically
 from diffsearch.data.datasets import ImageData
 from diffsearch.errors import MetricError
+from diffsearch.files import replace_file
 
 DIM = 64
 IMAGE_SHAPE = (1, 28, 28)
@@ -147,7 +147,7 @@ def write_named(folder: Path, stem: str, tensors: dict[str, Tensor]) -> Path:
     """Write `<stem>-<16 hex of its content>.safetensors` into the folder, atomically."""
     content = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
     path = folder / f"{stem}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
-    write_atomically(path, content)
+    replace_file(path, content)
     return path
 
 

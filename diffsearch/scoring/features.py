@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffsearch import registry
-from diffsearch.data.cache import write_atomically
 from diffsearch.errors import MetricError
+from diffsearch.files import replace_file
 from diffsearch.scoring.digits import DIM, IMAGE_SHAPE, WEIGHTS, DigitsExtractor
 
 SHIPPED_DIGITS = WEIGHTS / "digits-467d209eaa4610f5.safetensors"
@@ -146,7 +146,7 @@ def install_inception(source: Path) -> Path:
     if not digest.startswith(Path(file_name).stem.rsplit("-", 1)[-1]):
         raise MetricError(f"inception: {source} isn't {file_name}: its sha256 begins with {digest[:8]}")
     path = _hub_path(URL_INCEPTION_V3)
-    write_atomically(path, content)
+    replace_file(path, content)
     return path
 
 

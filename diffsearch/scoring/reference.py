@@ -12,9 +12,10 @@ import safetensors.numpy
 import torch
 from safetensors import SafetensorError
 
-from diffsearch.data.cache import locked, write_atomically
+from diffsearch.data.cache import locked
 from diffsearch.data.datasets import ImageData
 from diffsearch.errors import MetricError
+from diffsearch.files import replace_file
 from diffsearch.scoring.digits import WEIGHTS, verified, write_named
 from diffsearch.scoring.features import Extractor, moments
 
@@ -109,7 +110,7 @@ def _computed(path: Path, images: np.ndarray, content: str, extractor: Extractor
     with locked(path.with_suffix(".lock")):  # the workers of a node wait for one rather than all compute it
         if not path.is_file():
             made = from_features(extractor.extract(images), extractor, content)
-            write_atomically(path, safetensors.numpy.save(_tensors(made)))
+            replace_file(path, safetensors.numpy.save(_tensors(made)))
     return _kept(path)
 
 

@@ -29,6 +29,9 @@ from diffsearch.space.values import Setting
 _FINALIST_SAMPLING = "search.finalists."
 
 
+TRAIN = "-train"
+
+
 def assemble(
     draft: Draft,
     *,
@@ -125,8 +128,17 @@ def _resolved(axis: Axis, precision: Callable[[], str]) -> Axis:
 
 def _evaluation(draft: Draft) -> EvaluationSettings:
     values = {key: _value(draft, f"evaluation.{key}", info.default) for key, info in Evaluation.model_fields.items()}
-    values["metrics"] = tuple(dict.fromkeys((values["objective"], *values["metrics"])))
+    if values["reference"] == "train":
+        values["objective"] = against_train(values["objective"])
+        values["metrics"] = tuple(against_train(name) for name in values["metrics"])
+    beside = values["metrics"] or (against_train(values["objective"]),)  # a model that memorises wins only there
+    values["metrics"] = tuple(dict.fromkeys((values["objective"], *beside)))
     return EvaluationSettings(**values)
+
+
+def against_train(metric: str) -> str:
+    """The name of the same metric against the training images."""
+    return metric if metric.endswith(TRAIN) else metric + TRAIN
 
 
 def _search(draft: Draft, sampling_fixed: Mapping[str, Any], tracks: tuple[int, ...]) -> SearchSettings:

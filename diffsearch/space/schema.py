@@ -221,7 +221,7 @@ class Evaluation(Section):
     """What a sample is worth."""
 
     objective: str = Field("fid", description="The metric that the search ranks by, e.g. fid, kid, fd-digits.")
-    metrics: Names = Field((), description="Everything to compute, the objective among it. Default: just that.")
+    metrics: Names = Field((), description="All to compute. Default: the objective, and it against train.")
     samples: Samples = Field(2500, description="Images drawn and scored at each milestone.")
     reference: Literal["test", "train"] = Field("test", description="The real images that are compared with.")
     seed: int = Field(0, description="Of the noise that samples start from, the same for all runs.")
