@@ -15,18 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
 
 from diffsearch.errors import StoreError
 from diffsearch.records import Evaluation, RunHistory, State, StudyHistory
 from diffsearch.space.settings import SamplingPoint, StudySpec
 from diffsearch.store import RunFolder, Store
-from diffsearch.training import precision
-from diffsearch.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
 
     from diffsearch.study.plan import Plan
     from diffsearch.study.session import Observer, Summary
@@ -72,6 +70,10 @@ def open_study(name: str, *, store: Path | str | None = None) -> Study:
 
 
 def _measured_precision() -> str:
+    import torch
+
+    from diffsearch.training import precision
+
     return precision.measure(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
@@ -179,7 +181,7 @@ class Best:
 
     def yaml(self) -> str:
         """Its settings as a study file without axes, to copy."""
-        return settings_yaml(self.study.spec, self.run, self.evaluation)
+        return settings_yaml(self.study.name, self.study.spec.evaluation.objective, self.run, self.evaluation)
 
     def sample(self, count: int = 64, *, seed: int = 0) -> torch.Tensor:
         """Draw images: (count, C, H, W) uint8."""
@@ -194,22 +196,25 @@ def draw(folder: RunFolder, epoch: int, point: SamplingPoint, count: int, seed: 
         StoreError: that epoch's checkpoint isn't kept.
         DiffsearchError: the sampler doesn't fit the network.
     """
-    from diffsearch.diffusion.sampling import sample
+    from diffsearch import exported
+    from diffsearch.training.checkpoint import Checkpoint
 
     trained = Checkpoint.read(folder.checkpoint(epoch))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    shape = (count, *trained.image_shape)
-    batches = sample(
-        trained.denoiser(point.ema, device), point.sampler, point.steps, shape, seed, min(count, 250), device
-    )
-    return torch.cat([trained.normalization.decode(batch).cpu() for batch in batches])
+    device = exported.best_device()
+    denoiser = trained.denoiser(point.ema, device)
+    return exported.draw(denoiser, trained.normalization, trained.image_shape, point, count, seed, device)
 
 
-def settings_yaml(spec: StudySpec, run: RunHistory, evaluation: Evaluation) -> str:
-    """One run's settings in the form of a study file: no axis is left."""
+def settings_yaml(study: str, objective: str, run: RunHistory, evaluation: Evaluation) -> str:
+    """One run's settings in the form of a study file: no axis is left.
+
+    Args:
+        study: name of the study that the run belongs to.
+        objective: its metric.
+    """
     settings, training, point = run.settings, run.settings.training, evaluation.sampling
     plain: dict[str, Any] = {
-        "name": f"{spec.name}_best",
+        "name": f"{study}_best",
         "seed": settings.seed,
         "data": {"dataset": settings.dataset.name, **settings.dataset.kwargs},
         "model": {"kind": settings.model.name, **settings.model.kwargs},
@@ -234,7 +239,7 @@ def settings_yaml(spec: StudySpec, run: RunHistory, evaluation: Evaluation) -> s
             "epochs": evaluation.epoch,
         },
         "sampling": {"sampler": point.sampler.name, **point.sampler.kwargs, "ema": point.ema},
-        "evaluation": {"objective": spec.evaluation.objective, "samples": evaluation.samples},
+        "evaluation": {"objective": objective, "samples": evaluation.samples},
     }
     if point.steps is not None:
         plain["sampling"]["steps"] = point.steps

@@ -42,13 +42,15 @@ def metric_names() -> tuple[str, ...]:
 
 def check_metrics(spec: StudySpec, draft: Draft) -> None:
     """Known names, the objective among them, enough images for each, and images that the extractor can read."""
-    evaluation = spec.evaluation
-    written = draft.settings.get("evaluation.metrics")
-    if written is not None and written.only and evaluation.objective not in written.only:
-        message = f"the objective {evaluation.objective} is not among them"
-        draft.problems.add(written.place, "evaluation.metrics", message, f"add {evaluation.objective}")
-    for name in evaluation.metrics:
-        path = "evaluation.objective" if name == evaluation.objective else "evaluation.metrics"
+    written = draft.settings.get("evaluation.objective")
+    objective = written.only if written is not None else spec.evaluation.objective
+    listed = draft.settings.get("evaluation.metrics")
+    metrics = listed.only if listed is not None else ()
+    if listed is not None and metrics and objective not in metrics:
+        message = f"the objective {objective} is not among them"
+        draft.problems.add(listed.place, "evaluation.metrics", message, f"add {objective}")
+    for name in dict.fromkeys((objective, *metrics)):  # as written: what is added beside them has the same needs
+        path = "evaluation.objective" if name == objective else "evaluation.metrics"
         parts = parts_of(name)
         if parts is None:
             help = f"{suggest(name, metric_names())}   Each may end in {TRAIN}."

@@ -91,14 +91,14 @@ def name_of(value: Any) -> str:
 
 def read_section(node: Node | None, name: str, section: type[Section], draft: Draft) -> None:
     """Read the keys of one section, those of its chosen members included, into the draft."""
-    if node is not None and node.mapping is None:
-        draft.problems.add(node.place, name, f"is a section: it holds keys, read {shown(node.plain)}")
-        return
-    body: Mapping[str, Node] = (node.mapping or {}) if node is not None else {}
     for key in section.model_fields:
         path = f"{name}.{key}"
         is_member = key == section.DISCRIMINATOR
         draft.kinds[path] = MemberKind(section.FAMILY, key) if is_member else kind_of_field(section, key)
+    if node is not None and node.mapping is None:
+        draft.problems.add(node.place, name, f"is a section: it holds keys, read {shown(node.plain)}")
+        return
+    body: Mapping[str, Node] = (node.mapping or {}) if node is not None else {}
     read: dict[str, Setting | None] = {}
     choices = _read_discriminator(body, name, section, draft, read)
     for key, inner in body.items():

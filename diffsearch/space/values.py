@@ -18,6 +18,15 @@ from diffsearch.space.lines import Node, Place, Problems
 from diffsearch.space.settings import Choice, Choices, Domain, Integers, LogUniform, Uniform, to_value
 
 RANGES: Mapping[str, Callable[[Any, Any], Domain]] = {"uniform": Uniform, "log": LogUniform, "int": Integers}
+_WORDS = (
+    ("Input should be", "should be"),
+    ("a valid array", "a list"),
+    ("a valid integer", "a whole number"),
+    ("a valid number", "a number"),
+    ("a valid string", "a word"),
+    ("Tuple should have", "should have"),
+    (" after validation", ""),
+)
 Issue: TypeAlias = "tuple[Place, str, str]"  # where, message, help
 Conditions: TypeAlias = "tuple[tuple[str, Place, Node], ...]"  # path, place of its key, its wanted value or values
 
@@ -255,7 +264,7 @@ def _issues(error: ValidationError, node: Node) -> list[Issue]:
             if isinstance(step, int) and at.items is not None and step < len(at.items):
                 at = at.items[step]
         context = detail.get("ctx", {})
-        message = f"{detail['msg'].replace('Input should be', 'should be')}, read {shown(at.plain)}"
+        message = f"{_plainly(str(detail['msg']))}, read {shown(at.plain)}"
         help = str(context.get("help", ""))
         if detail["type"] == "literal_error":
             known = [part.strip("'\" ") for part in str(context["expected"]).replace(" or ", ",").split(",")]
@@ -265,6 +274,13 @@ def _issues(error: ValidationError, node: Node) -> list[Issue]:
         if (at.place, message, help) not in issues:
             issues.append((at.place, message, help))
     return issues
+
+
+def _plainly(message: str) -> str:
+    """pydantic's message in the words of a study file."""
+    for theirs, ours in _WORDS:
+        message = message.replace(theirs, ours)
+    return message
 
 
 def _finite(plain: Any) -> bool:

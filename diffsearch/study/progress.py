@@ -46,6 +46,7 @@ class Progress:
     best: dict[tuple[str, str], Ranked] = field(default_factory=dict)
     trained_epochs: int = 0  # in this session
     evaluations: int = 0  # in this session
+    ended_here: int = 0  # runs, in this session
     notes: list[str] = field(default_factory=list)
 
     def heard(self, task: Task, said: Item | Outcome | None) -> None:
@@ -53,10 +54,12 @@ class Progress:
         where = (task.asked.stage, task.asked.run_key)
         if said is None:
             self.running[task.id] = Running(task)
+            self.ended.pop(where, None)  # an attempt that was killed is tried again
             return
         if isinstance(said, Outcome):
             self.running.pop(task.id, None)
             self.ended[where] = said
+            self.ended_here += 1
             if not said.ok:
                 self.failed.append((task.asked, said))
                 self.best.pop(where, None)
@@ -100,11 +103,17 @@ class Progress:
 
     @property
     def left_s(self) -> float | None:
-        """A guess from this session's pace; None until a run has ended in it."""
-        if self.expected is None or self.done == 0 or self.done >= self.expected:
+        """A guess from this session's pace; None until a few runs have ended in it."""
+        if self.expected is None or self.ended_here < 2 or self.done >= self.expected:
             return None
         under_way = 0.5 * len(self.running)
-        return self.elapsed_s / (self.done + under_way) * max(0.0, self.expected - self.done - under_way)
+        pace_s = self.elapsed_s / (self.ended_here + under_way)
+        return pace_s * max(0.0, self.expected - self.done - under_way)
+
+    @property
+    def share(self) -> float:
+        """Of the study that is done, in [0, 1]; 0 where nobody knows how much it is."""
+        return 0.0 if not self.expected else min(1.0, self.done / self.expected)
 
 
 def describe_point(asked: Asked, axes: tuple[str, ...]) -> str:

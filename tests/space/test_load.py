@@ -128,8 +128,15 @@ def test_defaults_agree_with_each_other() -> None:
     spec = spec_of("")
     assert spec.name == "small" and spec.seed == 0 and spec.repeats == 1
     assert spec.sampling_fixed["sampling.ema"] in spec.fixed["training.ema_half_life"]
-    assert spec.evaluation.metrics == ("fd-digits",)
+    assert spec.evaluation.metrics == ("fd-digits", "fd-digits-train")
     assert spec_of("training: {ema_half_life: 0}").sampling_fixed["sampling.ema"] == 0
+
+
+def test_the_training_images_as_reference_rename_every_metric() -> None:
+    text = "evaluation: {objective: fd-digits, metrics: [fd-digits, kd-digits], samples: 1000, reference: train}\n"
+    evaluation = loads("data: {dataset: mnist-5k}\n" + text).evaluation
+    assert evaluation.objective == "fd-digits-train"
+    assert evaluation.metrics == ("fd-digits-train", "kd-digits-train")
 
 
 def test_strategies_take_options_or_a_class_name() -> None:
