@@ -204,11 +204,11 @@ class _Work:
                 if record.epoch not in recorded:
                     self.folder.add_epoch(self.lease, record)
                     recorded.add(record.epoch)
-                if record.epoch == milestone or self.request.keep == "all":
-                    self.lease.check()
-                    checkpoint.save(state, self.folder.checkpoint(record.epoch), with_optimizer=False)
                 self._save_latest(state, due=record.epoch == milestone)
+                if self.request.keep == "all" and record.epoch < milestone:
+                    self._save_epoch(state)
                 yield Trained(record)
+            self._save_epoch(state)
         except Diverged as error:
             self.folder.set_outcome(self.lease, Outcome(State.DIVERGED, str(error), {"epoch": error.epoch}))
             raise
@@ -223,6 +223,11 @@ class _Work:
                 checkpoint.load(self.state, self.folder.latest)
         self.saved_at = time.monotonic()
         return self.state
+
+    def _save_epoch(self, state: TrainingState) -> None:
+        """The checkpoint to sample from; after `latest`, so that no kill leaves it ahead of that."""
+        self.lease.check()
+        checkpoint.save(state, self.folder.checkpoint(state.epoch), with_optimizer=False)
 
     def _save_latest(self, state: TrainingState, due: bool) -> None:
         """After each epoch or 30 s, whichever is later, and at milestones; never over a deeper one."""
