@@ -1,8 +1,9 @@
-"""Images trained a second: diffsearch's concurrent one-thread workers against a hand-written loop that has all cores."""
+"""Images trained a second: concurrent one-thread workers against a hand-written loop that has all cores."""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from dataclasses import replace
 
@@ -91,7 +92,7 @@ def by_hand_per_s(precision: torch.dtype, threads: int, epochs: int = 3) -> floa
 def rows() -> list[tuple[str, str]]:
     from diffsearch.training.precision import measure
 
-    cores = len(__import__("os").sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0))
     measured = measure(torch.device("cpu"))
     ours = workers_per_s(cores)
     by_hand = by_hand_per_s(torch.float32, cores)

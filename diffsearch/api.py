@@ -265,7 +265,7 @@ def write_report(
                     samples[evaluation.key] = picture
         won = winner(history)
         if won is not None:
-            yaml_of[won.run.key] = settings_yaml(study.spec, won.run, won.sheet)
+            yaml_of[won.run.key] = settings_yaml(study.name, history.objective, won.run, won.sheet)
     real_of = {study.name: real for study in studies if (real := _real_images(study.spec)) is not None}
     return markdown.write(histories, folder, pictures=markdown.Pictures(samples, yaml_of=yaml_of, real_of=real_of))
 
@@ -276,9 +276,10 @@ def _real_images(spec: StudySpec) -> Any:
     from diffsearch.space.axes import member_at
 
     try:
-        return load_data(member_at(spec.fixed, "data")).train[:128]
+        train = load_data(member_at(spec.fixed, "data")).train
     except DataError:
         return None  # a report can be made where the data set is not
+    return train[:: max(1, len(train) // 128)][:128]  # from all of it: many sets are sorted by class
 
 
 def _flow_yaml(plain: Mapping[str, Any]) -> str:

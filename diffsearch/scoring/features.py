@@ -184,7 +184,7 @@ def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     from torch_fidelity.metric_fid import fid_features_to_statistics
 
     found = fid_features_to_statistics(torch.from_numpy(features.astype(np.float64)))
-    return found["mu"], found["sigma"]
+    return found["mu"], np.atleast_2d(found["sigma"])  # one feature alone gives a number
 
 
 def frechet_distance(mean: np.ndarray, cov: np.ndarray, reference_mean: np.ndarray, reference_cov: np.ndarray) -> float:

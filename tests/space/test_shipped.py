@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,3 +106,11 @@ def test_the_file_that_init_writes_loads(
     assert spec.name == "photos" and Path(spec.fixed["data.path"]) == (tmp_path / facts.path).resolve()
     assert spec.fixed["data.mode"] == ("grey" if facts.grey else "rgb")
     assert validator.is_valid(plain(text))
+
+
+def test_the_published_schema_is_the_one_that_the_code_has() -> None:
+    """In a process of its own: other tests register members."""
+    published = SPACES[0].parent / "study.schema.json"
+    code = "import json; from diffsearch.space.json_schema import json_schema; print(json.dumps(json_schema()))"
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert json.loads(published.read_text()) == json.loads(made), f"make it anew: diffsearch schema -o {published}"
