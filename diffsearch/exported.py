@@ -1,9 +1,9 @@
 """A trained network outside of its store: weights, a description and a loader of five lines.
 
-    weights.safetensors   `network.<name>` of one EMA track, and `data_mean`
-    config.json           what the weights mean: settings, image shape, normalization, how to sample, the score
-    study.yaml            the settings as a study file without axes
-    load.py               draws from it; needs torch and diffsearch
+weights.safetensors   `network.<name>` of one EMA track, and `data_mean`
+config.json           what the weights mean: settings, image shape, normalization, how to sample, the score
+study.yaml            the settings as a study file without axes
+load.py               draws from it; needs torch and diffsearch
 """
 
 from __future__ import annotations
@@ -91,7 +91,13 @@ def draw(
 
 
 def write(
-    checkpoint: Checkpoint, point: SamplingPoint, folder: Path, *, yaml: str, about: Mapping[str, Any], use: Sequence[Path]
+    checkpoint: Checkpoint,
+    point: SamplingPoint,
+    folder: Path,
+    *,
+    yaml: str,
+    about: Mapping[str, Any],
+    use: Sequence[Path],
 ) -> Path:
     """Export one track of a checkpoint.
 
@@ -105,7 +111,7 @@ def write(
         StoreError: the track wasn't kept, or the folder can't be written.
     """
     network = checkpoint.network(point.ema)
-    tensors = {f"network.{name}": tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
+    tensors = {f"network.{name}": tensor.detach().clone().contiguous() for name, tensor in network.state_dict().items()}
     tensors["data_mean"] = checkpoint.data_mean.contiguous()
     config = {
         "format": FORMAT,

@@ -142,7 +142,7 @@ def run_trial(request: TrialRequest, device: torch.device) -> Generator[Item, No
             yield from _Work(request, folder, lease, data, device).items()
         return Outcome(State.FINISHED)
     except Diverged as error:
-        return Outcome(State.DIVERGED, str(error))
+        return _diverged(error)
     except LeaseLost as error:
         return Outcome(State.KILLED, str(error))
     except _MemoryExceeded as error:
@@ -152,6 +152,10 @@ def run_trial(request: TrialRequest, device: torch.device) -> Generator[Item, No
             return Outcome(State.OUT_OF_MEMORY, str(error).splitlines()[0])
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         return Outcome(State.FAILED, reason, {"traceback": traceback.format_exc()})
+
+
+def _diverged(error: Diverged) -> Outcome:
+    return Outcome(State.DIVERGED, str(error), {"epoch": error.epoch})
 
 
 class _MemoryExceeded(Exception):
@@ -210,7 +214,7 @@ class _Work:
                 yield Trained(record)
             self._save_epoch(state)
         except Diverged as error:
-            self.folder.set_outcome(self.lease, Outcome(State.DIVERGED, str(error), {"epoch": error.epoch}))
+            self.folder.set_outcome(self.lease, _diverged(error))
             raise
 
     def _state_before(self, milestone: int) -> TrainingState:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from diffsearch.cli.places import SHORT_KEY
-from diffsearch.cli.words import cell, clock, point_words, short_names, several, widest
+from diffsearch.cli.words import cell, clock, point_words, short_names, widest
 from diffsearch.records import State
 from diffsearch.report.phrases import number
 from diffsearch.space.settings import Axis
@@ -19,7 +19,10 @@ from diffsearch.study.progress import Progress, Ranked, Running
 
 LABEL = 10  # width of the words at the left
 GAP = 2
-BAR = (10, 48)  # least and largest width of the bar
+BAR = (10, 56)  # least and largest width of the bar
+PHASE, SPEED = 20, 12  # `sampling 2,000/2,000`, `12,345 img/s`
+WIDE = 90  # from this width on, speeds are shown
+TIME = 26  # room for `1:03:41, about 2:20:00 left`
 ENDS = (State.STOPPED_EARLY, State.DIVERGED, State.FAILED, State.OUT_OF_MEMORY, State.KILLED)
 TROUBLE = (State.DIVERGED, State.FAILED, State.OUT_OF_MEMORY, State.KILLED)
 WORD = {State.OUT_OF_MEMORY: "memory"}  # what fits into the column of labels
@@ -55,22 +58,17 @@ class Frame:
             parts.append(Text(last))
         return Group(*parts)
 
-    # --- the head: bar, counts, time ---
+    # --- the head: bar, time, counts ---
 
     def _head(self, progress: Progress) -> list[RenderableType]:
-        name, counts, when = Text(self.name, style="bold"), self._counts(progress), self._time(progress)
-        if not progress.expected:
-            return [_spread(Text.assemble(name, "  ", counts), when, self.width)]
-        taken = cell_len(self.name) + cell_len(counts.plain) + cell_len(when.plain) + 3 * GAP
-        if self.width - taken >= BAR[0]:
-            bar = _bar(progress.share, min(BAR[1], self.width - taken))
-            return [_spread(Text.assemble(name, "  ", bar, "  ", counts), when, self.width)]
-        bar = _bar(progress.share, min(BAR[1], self.width - cell_len(self.name) - cell_len(when.plain) - 2 * GAP))
-        return [_spread(Text.assemble(name, "  ", bar), when, self.width), Text.assemble(" ", counts)]
+        when = self._time(progress)
+        width = max(BAR[0], min(BAR[1], self.width - cell_len(self.name) - TIME - 2 * GAP))
+        bar = Text.assemble(_bar(progress.share, width), "  ") if progress.expected else Text()
+        first = Text.assemble((self.name, "bold"), "  ", bar, when, no_wrap=True, overflow="ellipsis")
+        return [first, Text.assemble((f"{' runs':<{LABEL}}", "dim"), self._counts(progress))]
 
     def _counts(self, progress: Progress) -> Text:
-        total = f"{progress.done}/{progress.expected} runs" if progress.expected else several(progress.done, "run")
-        text = Text(total)
+        text = Text(f"{progress.done}/{progress.expected} done" if progress.expected else f"{progress.done} done")
         text.append(f" · {len(progress.running)} running")
         for state in ENDS:
             count = progress.count(state)
@@ -84,7 +82,7 @@ class Frame:
         if self.budget_s is not None and left_s is not None:
             left_s = min(left_s, max(0.0, self.budget_s - progress.wall_before_s - elapsed_s))
         text = Text(clock(elapsed_s))
-        if left_s is not None:
+        if left_s is not None and left_s >= 5:
             text.append(f", about {clock(round(left_s, -1))} left", style="dim")
         return text
 
@@ -97,7 +95,7 @@ class Frame:
         columns = self._columns(LABEL + 4 + score_width + SHORT_KEY + 5 + 4 * GAP)
         table = Table.grid(padding=(0, GAP, 0, 0))
         table.add_column(width=LABEL - GAP, no_wrap=True)
-        table.add_column(width=2, no_wrap=True, justify="right")
+        table.add_column(width=2, no_wrap=True)
         table.add_column(width=score_width, no_wrap=True, justify="right")
         table.add_column(width=SHORT_KEY, no_wrap=True)
         table.add_column(width=5, no_wrap=True, justify="right")
@@ -108,8 +106,8 @@ class Frame:
         for place, ranked in enumerate(top, start=1):
             style = "bold" if place == 1 else ""
             table.add_row(*(Text(word, style=style) for word in self._row(progress, place, ranked, columns)))
-        for _ in range(count - len(top)):  # the block keeps its height
-            table.add_row(Text(""))
+        if not top:
+            table.add_row("", Text("–", style="dim"), Text("no score", style="dim"))
         return table
 
     def _row(
@@ -126,7 +124,7 @@ class Frame:
         columns: list[tuple[str, str, int]] = []
         for axis in self.axes:
             width = min(24, max(len(names[axis.path]), widest(axis)))
-            if taken + width + GAP > self.width:
+            if taken + width + GAP >= self.width:
                 continue
             taken += width + GAP
             columns.append((axis.path, names[axis.path], width))
@@ -138,20 +136,23 @@ class Frame:
         table = Table.grid(padding=(0, GAP, 0, 0))
         table.add_column(width=LABEL - GAP, no_wrap=True)
         table.add_column(width=SHORT_KEY, no_wrap=True)
-        phase, speed = 20, 11
-        table.add_column(width=self.width - LABEL - SHORT_KEY - phase - speed - 3 * GAP - 1, no_wrap=True)
-        table.add_column(width=phase, no_wrap=True)
-        table.add_column(width=speed, no_wrap=True, justify="right")
+        speed = SPEED if self.width >= WIDE else 0
+        taken = LABEL + SHORT_KEY + PHASE + 2 * GAP + (speed + GAP if speed else 0)
+        table.add_column(width=self.width - taken - 1, no_wrap=True)
+        table.add_column(width=PHASE, no_wrap=True)
+        if speed:
+            table.add_column(width=speed, no_wrap=True, justify="right")
         for index, each in enumerate(shown):
             asked = each.task.asked
             rate = f"{each.images_per_s:,.0f} img/s" if each.images_per_s else ""
-            table.add_row(
+            cells = [
                 Text(" running" if index == 0 else "", style="dim"),
                 Text(asked.run_key[:SHORT_KEY]),
                 Text(point_words(asked.point, progress.axes), overflow="ellipsis"),
                 Text(each.phase),
                 Text(rate, style="dim"),
-            )
+            ]
+            table.add_row(*(cells if speed else cells[:-1]))
         return table
 
     def _failed(self, progress: Progress, asked: object, outcome: object) -> Text:
@@ -172,9 +173,3 @@ def _bar(share: float, width: int) -> Text:
     full, half = divmod(int(share * width * 2 + 1e-9), 2)
     done = "━" * full + "╸" * half
     return Text.assemble((done, "cyan"), ("━" * (width - len(done)), "bright_black"))
-
-
-def _spread(left: Text, right: Text, width: int) -> Text:
-    """Two texts at the two ends of a line."""
-    between = max(GAP, width - 1 - cell_len(left.plain) - cell_len(right.plain))
-    return Text.assemble(left, " " * between, right, no_wrap=True, overflow="ellipsis")

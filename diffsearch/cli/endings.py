@@ -22,7 +22,9 @@ def winner_line(history: StudyHistory) -> str:
     found = winner(history)
     if found is None:
         return f"Nothing won: {_causes(history) or 'no run has a score that may be ranked'}."
-    text = f"{_settings(history, found)}: {history.objective} {phrases.estimate(found.summary)} ({_aside(history, found)})"
+    text = (
+        f"{_settings(history, found)}: {history.objective} {phrases.estimate(found.summary)} ({_aside(history, found)})"
+    )
     if found.configuration is None or found.summary.se is None:
         return f"{text}. One run, so no interval: nothing is claimed."
     if found.second is None:
@@ -60,23 +62,11 @@ def facts(history: StudyHistory, summary: Summary, report: Path | None) -> dict[
     """The summary of `--json`."""
     found = winner(history)
     table = ledger(history)
-    best = None
-    if found is not None:
-        best = {
-            "run": found.run.key,
-            "epoch": found.sheet.epoch,
-            "settings": _settings(history, found),
-            "score": found.summary.mean,
-            "standard_error": found.summary.se,
-            "seeds": found.summary.n,
-            "samples": found.sheet.samples,
-            "told_apart_from_second": found.apart,
-        }
     return {
         "study": history.name,
         "interrupted": summary.interrupted,
         "objective": history.objective,
-        "winner": best,
+        "winner": None if found is None else best_facts(history, found),
         "runs": len(history.runs),
         "evaluations": sum(len(run.evaluations) for run in history.runs),
         "trained_epochs_now": summary.trained_epochs,
@@ -86,6 +76,21 @@ def facts(history: StudyHistory, summary: Summary, report: Path | None) -> dict[
         "wall_s": round(history.wall_s, 3),
         "workers": history.workers,
         "report": str(report) if report else None,
+    }
+
+
+def best_facts(history: StudyHistory, found: Winner) -> dict[str, Any]:
+    """The winner as JSON."""
+    return {
+        "run": found.run.key,
+        "epoch": found.sheet.epoch,
+        "settings": _settings(history, found),
+        "objective": history.objective,
+        "score": found.summary.mean,
+        "standard_error": found.summary.se,
+        "seeds": found.summary.n,
+        "samples": found.sheet.samples,
+        "told_apart_from_second": found.apart,
     }
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
+import termios
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
@@ -13,7 +15,7 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from diffsearch.cli.streams import Terminal
-from diffsearch.cli.watch import Watcher
+from diffsearch.cli.watch import TWICE, Watcher
 
 if TYPE_CHECKING:
     from diffsearch.cli.block import Frame
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from diffsearch.trial import Item
 
 PER_S = 5  # redraws
-TWICE = "(Twice to stop at once.)"
 
 
 class Display(Watcher):
@@ -36,6 +37,7 @@ class Display(Watcher):
         self._drawn_at = 0.0
         self._notes: list[str] = []
         self._last = ""
+        self._echo: Callable[[], None] = lambda: None
         self._live = Live(
             get_renderable=lambda: self._shown,
             console=self._console,
@@ -47,11 +49,13 @@ class Display(Watcher):
 
     def __enter__(self) -> Display:
         self._fit()
+        self._echo = _without_echo_of_control_keys()
         self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
+        self._echo()
 
     def phase(self, text: str) -> None:
         self._last = ""
@@ -80,16 +84,18 @@ class Display(Watcher):
         self._live.stop()
         for note in self._notes:
             self.say(note, error=True)
-        super().end(lines, facts)
+        for line in lines:
+            self._console.print(line, markup=False, emoji=False)
 
     def _draw(self) -> None:
         if self.progress is None:
             return
         self._drawn_at = time.monotonic()
         self._fit()
-        drawn = self._frame().draw(self.progress, self._last)
-        note = [Text(f" note      {self._notes[-1]}", style="dim", no_wrap=True, overflow="ellipsis")]
-        self._shown = Group(drawn, *note) if self._notes else drawn
+        parts = [self._frame().draw(self.progress, self._last)]
+        for note in self._notes[-1:]:
+            parts.append(Text(f" note      {note}", style="dim", no_wrap=True, overflow="ellipsis"))
+        self._shown = Group(*parts)
 
     def _frame(self) -> Frame:
         from diffsearch.cli.block import Frame
@@ -103,3 +109,21 @@ class Display(Watcher):
             self._console.size = os.get_terminal_size(self.terminal.out.fileno())  # type: ignore[assignment]
         except (OSError, ValueError):
             return
+
+
+def _without_echo_of_control_keys() -> Callable[[], None]:
+    """Keep the terminal from writing `^C` into the block, and return what undoes it.
+
+    Only in the foreground: a process in the background is stopped when it touches the terminal's settings.
+    """
+    try:
+        terminal = sys.stdin.fileno()
+        if os.tcgetpgrp(terminal) != os.getpgrp():
+            return lambda: None
+        before = termios.tcgetattr(terminal)
+    except (OSError, ValueError, termios.error):
+        return lambda: None
+    changed = [*before]
+    changed[3] &= ~termios.ECHOCTL
+    termios.tcsetattr(terminal, termios.TCSADRAIN, changed)
+    return lambda: termios.tcsetattr(terminal, termios.TCSADRAIN, before)

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import TextIO
 
 
 class Terminal:
@@ -22,14 +22,14 @@ class Terminal:
     """
 
     def __init__(self) -> None:
-        self._copies: list[IO[str]] = []
+        self._copies: list[TextIO] = []
         self.out, self.err = self._keep(sys.stdout, 1), self._keep(sys.stderr, 2)
 
-    def _keep(self, stream: IO[str], descriptor: int) -> IO[str]:
+    def _keep(self, stream: TextIO, descriptor: int) -> TextIO:
         stream.flush()
         if not _is_on(stream, descriptor):
             return stream
-        copy = os.fdopen(os.dup(descriptor), "w", encoding=stream.encoding, errors=stream.errors, newline="")
+        copy = os.fdopen(os.dup(descriptor), "w", encoding=stream.encoding, errors="replace", newline="")
         self._copies.append(copy)
         return copy
 
@@ -62,7 +62,7 @@ class Terminal:
                 copy.close()
 
 
-def _is_on(stream: IO[str], descriptor: int) -> bool:
+def _is_on(stream: TextIO, descriptor: int) -> bool:
     try:
         return stream.fileno() == descriptor
     except (OSError, ValueError, AttributeError):

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from diffsearch.study.progress import Progress
     from diffsearch.trial import Item
 
-GOES_ON = "Nothing is lost: the same command goes on from here. (Twice to stop at once.)"
+GOES_ON = "Nothing is lost: the same command goes on from here."
+TWICE = "(Twice to stop at once.)"
 
 
 class Watcher:
@@ -115,7 +116,7 @@ class Lines(Watcher):
 
     def interrupted(self, times: int, running: int) -> None:
         super().interrupted(times, running)
-        self._line(f"interrupted: finishing the writes of {several(running, 'run')}")
+        self._line(f"interrupted: finishing the writes of {several(running, 'run')} {TWICE}")
 
     def _of(self, task: Task, text: str) -> None:
         self._line(f"{task.asked.run_key[:SHORT_KEY]}  {text}")
@@ -164,4 +165,3 @@ class Json(Watcher):
     def _event(self, event: str, **fields: Any) -> None:
         at = round(time.monotonic() - self.since, 3)
         self.say(json.dumps({"event": event, "at_s": at, **fields}, allow_nan=False))
-

@@ -20,6 +20,8 @@ from diffsearch.registry import algorithm, suggest
 from diffsearch.space.axes import walk
 from diffsearch.space.settings import Axis, Choice, Choices, Integers, LogUniform, Point, Uniform, to_plain, to_value
 
+GRID = "grid"
+
 
 @algorithm.register("random", finite=False)
 def random_sampler(seed: int, axes: Sequence[Axis]) -> optuna.samplers.BaseSampler:
@@ -43,7 +45,7 @@ def tpe_sampler(
     return optuna.samplers.TPESampler(**options)
 
 
-@algorithm.register("grid", finite=True)
+@algorithm.register(GRID, finite=True)
 def grid_sampler(seed: int, axes: Sequence[Axis]) -> optuna.samplers.BaseSampler:
     """Every point once, in a seeded order."""
     space: dict[str, Sequence[Any]] = {}
@@ -84,12 +86,16 @@ def build(choice: Choice, seed: int, axes: Sequence[Axis]) -> optuna.samplers.Ba
     if wrong:
         raise DiffsearchError(f"search.algorithm: {choice.name} takes no '{wrong[0]}'. {suggest(wrong[0], takes)}")
     seeded = {"seed": seed} if "seed" in takes else {}
-    return sampler(**{**seeded, **choice.kwargs})  # type: ignore[no-any-return]
+    try:
+        return sampler(**{**seeded, **choice.kwargs})  # type: ignore[no-any-return]
+    except (TypeError, ValueError) as error:
+        raise DiffsearchError(f"search.algorithm: {choice.name}: {error}") from error
 
 
 def optuna_names() -> tuple[str, ...]:
     """Classes of `optuna.samplers` that can be built from a study file."""
-    return tuple(name for name in optuna.samplers.__all__ if name.endswith("Sampler") and name != "BaseSampler")
+    names = (name for name in optuna.samplers.__all__ if name.endswith("Sampler"))
+    return tuple(name for name in names if not inspect.isabstract(getattr(optuna.samplers, name)))
 
 
 def seed_of(study_seed: int, trial_number: int) -> int:

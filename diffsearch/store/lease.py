@@ -17,7 +17,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -105,6 +105,34 @@ class Lease:
                 if (holder.attempt, holder.beat) != seen:
                     seen, seen_at = (holder.attempt, holder.beat), time.monotonic()
                 elif time.monotonic() - seen_at > STALE_S:
+                    release(path, holder)
+            time.sleep(POLL_S)
+
+    @classmethod
+    def claim_or_watch(cls, path: Path, session: str, note: Callable[[str], None]) -> Lease:
+        """As `claim`, but a holder on another host is watched for `STALE_S` first: it may be gone, as after a reboot.
+
+        Args:
+            note: told, once, that it is being watched.
+
+        Raises:
+            LeaseHeld: somebody lives: a process here, or a heart that was seen to beat.
+        """
+        watched: Holder | None = None
+        began = time.monotonic()
+        while True:
+            try:
+                return cls.claim(path, session)
+            except LeaseHeld:
+                holder = read(path)
+                if holder is not None and holder.is_here():
+                    raise
+                if holder is not None and watched is None:
+                    watched = holder
+                    note(f"waiting up to {STALE_S:.0f} s to see whether {holder} is still there")
+                elif holder is not None and holder != watched:
+                    raise
+                elif holder is not None and time.monotonic() - began > STALE_S:
                     release(path, holder)
             time.sleep(POLL_S)
 

@@ -18,8 +18,9 @@ from diffsearch.records import Outcome, State
 from diffsearch.scoring.metrics import parse
 from diffsearch.search.sequential import EPOCHS, Proposal, Sequential, sequential
 from diffsearch.search.stopping import Rule
-from diffsearch.space.axes import grid_size, settings_at
+from diffsearch.space.axes import grid, grid_size, settings_at
 from diffsearch.space.settings import Point, canonical
+from diffsearch.store import RunFolder
 from diffsearch.study.inherit import points_again, take_over
 from diffsearch.study.journal import SearchJournal, Trial
 from diffsearch.study.ledger import Asked
@@ -29,8 +30,9 @@ from diffsearch.trial import Item, Scored, TrialRequest, missing, stored_evaluat
 
 log = logging.getLogger(__name__)
 
+NOT_RETRIED = (State.FAILED, State.OUT_OF_MEMORY, State.KILLED)  # once a study has settled for them
 MAX_KILLS = 3  # attempts at one run that a killed worker may cost
-IDLE_PROPOSALS = 200  # proposals in a row that were known already: the space is used up
+IDLE_PROPOSALS = 200  # proposals in a row that were known already: the search finds nothing new by itself
 
 
 class Signal(Enum):
@@ -46,6 +48,7 @@ class Task:
     asked: Asked
     request: TrialRequest
     trial: int | None  # of the search journal
+    wanted: tuple[int, ...]  # milestones; `asked` has fewer where this study stopped the run in an earlier session
     alone: bool = False  # no other task beside it: what is left to try after out of memory
 
 
@@ -150,19 +153,20 @@ class Conductor:
 
     def stop(self, task: Task, epoch: int, reason: str) -> Outcome:
         """Stop a run at a milestone whose score it has earned: this study's decision, not the run's own end."""
-        asked = self.ledger.find(task.asked.asks, task.asked.stage, task.asked.run_key) or task.asked
-        details = {"epoch": epoch, "milestones": list(asked.milestones)}
+        details = {"epoch": epoch, "milestones": list(task.wanted)}
         return self.ended(task, Outcome(State.STOPPED_EARLY, f"{reason} after epoch {epoch}", details))
 
     def ended(self, task: Task, outcome: Outcome) -> Outcome:
         """Take the end of an attempt: tell the search, or try again as its cause deserves."""
+        if outcome.state == State.FINISHED and task.asked.milestones != task.wanted:
+            return self.stop(task, task.asked.milestones[-1], str(self.spec.search.stopping))
         del self._flying[task.id]
         if outcome.state in (State.KILLED, State.OUT_OF_MEMORY):
             self.ledger.attempt(task.asked.run_key, outcome)
             past = [attempt.state for attempt in self.ledger.attempts[task.asked.run_key]]
             killed, too_big = past.count(State.KILLED), past.count(State.OUT_OF_MEMORY)
             if killed < MAX_KILLS and too_big < 2:
-                self._ready.append(self._task(task.asked, task.trial, alone=too_big > 0))
+                self._ready.append(self._task(task.asked, task.trial, task.wanted, alone=too_big > 0))
                 return outcome
         self._settle(task.asked, task.trial, outcome)
         return outcome
@@ -196,15 +200,30 @@ class Conductor:
             self._counted += 1
             self._begin(trial)
             return True
-        self._search_over = True
-        return False
+        left = self._never_asked()
+        if left is None:
+            self._search_over = True
+            return False
+        self._counted += 1
+        self._begin(self.journal.ask_for(left))
+        return True
+
+    def _never_asked(self) -> Proposal | None:
+        """A point that the search doesn't find by itself, where the space is a grid and has one left."""
+        known = {*self._told, *(open_.proposal.identity for open_ in self._open.values())}
+        proposals = (Proposal(point) for point in grid(self.spec) or ())
+        return next((proposal for proposal in proposals if proposal.identity not in known), None)
 
     def _next_trial(self) -> Trial | None:
+        limit = self.spec.search.runs
+        enough = limit is not None and self._counted >= limit
         while self._first:
             first = self._first.popleft()
-            return first if isinstance(first, Trial) else self.journal.ask_for(first)
-        limit = self.spec.search.runs
-        if (limit is not None and self._counted >= limit) or self._out_of_time():
+            if isinstance(first, Trial):
+                return first
+            if not enough:
+                return self.journal.ask_for(first)
+        if enough or self._out_of_time():
             self._search_over = True
             return None
         if self._sequential is not None:
@@ -237,35 +256,44 @@ class Conductor:
             self._ask(asked, trial.number)
 
     def _ask(self, asked: Asked, trial: int | None) -> None:
+        wanted = asked.milestones
         self.ledger.ask(asked)
-        asked = self.ledger.find(asked.asks, asked.stage, asked.run_key) or asked
+        asked = replace(self.ledger.find(asked.asks, asked.stage, asked.run_key) or asked, milestones=wanted)
         before = self.requests.stopped_before(asked)
         if before is not None:
-            asked = replace(asked, milestones=tuple(e for e in asked.milestones if e <= before))
-        task = self._task(asked, trial)
+            asked = replace(asked, milestones=tuple(e for e in wanted if e <= before))
+        task = self._task(asked, trial, wanted)
         folder = self.store.run(asked.run_key)
-        ran_out = folder.outcome()
-        if ran_out is not None and ran_out.details.get("epoch", 0) <= asked.milestones[-1]:
+        ran_out = self._ran_out(asked, folder)
+        if ran_out is not None:
             self._settle(asked, trial, ran_out)
             return
         lacking = {epoch for epoch, _ in missing(folder, task.request)}
         self._flying[task.id] = task
-        going = True
+        going, earned = True, 0
         for epoch in asked.milestones:
             if epoch in lacking:
                 break
+            earned = epoch
             for number, point in enumerate(asked.points, start=1):
                 found = stored_evaluation(folder, task.request, epoch, point)
                 if found is not None:
                     going = self.heard(task, Scored(found, number == len(asked.points), reused=True))
-        earned = [epoch for epoch in asked.milestones if epoch not in lacking]
-        if not lacking and before is None:
+        if not lacking:
             self.ended(task, Outcome(State.FINISHED))
-        elif not lacking or not going:
-            self.stop(task, earned[-1], str(self.spec.search.stopping))
+        elif not going:
+            self.stop(task, earned, str(self.spec.search.stopping))
         else:
             del self._flying[task.id]
             self._ready.append(task)
+
+    def _ran_out(self, asked: Asked, folder: RunFolder) -> Outcome | None:
+        """A bad end that isn't tried again: the run diverged, or it failed in this study before."""
+        own = folder.outcome()
+        if own is not None and own.details.get("epoch", 0) <= asked.milestones[-1]:
+            return own
+        ended = self.ledger.end_of(asked)
+        return ended if ended is not None and ended.state in NOT_RETRIED else None
 
     def _stops(self, run: str, epoch: int, score: float) -> bool:
         rung = self._rungs.setdefault(epoch, {})
@@ -275,6 +303,9 @@ class Conductor:
 
     def _settle(self, asked: Asked, trial: int | None, outcome: Outcome) -> None:
         self.ledger.end(asked, outcome)
+        if not outcome.ok:
+            for rung in self._rungs.values():
+                rung.pop(asked.run_key, None)
         if trial is None:
             return
         open_ = self._open[trial]
@@ -331,24 +362,31 @@ class Conductor:
         full = asked.milestones[-1] if self._sequential is not None else None
         return Proposal(asked.point, full).identity
 
-    def _task(self, asked: Asked, trial: int | None, alone: bool = False) -> Task:
+    def _task(self, asked: Asked, trial: int | None, wanted: tuple[int, ...], alone: bool = False) -> Task:
         self._ids += 1
-        return Task(f"{asked.run_key}-{self._ids}", asked, self.requests.request(asked), trial, alone)
+        return Task(f"{asked.run_key}-{self._ids}", asked, self.requests.request(asked), trial, wanted, alone)
 
     # --- what an earlier session knew -----------------------------------------------------------------------------
 
     def _recall(self) -> None:
         """Take up the journal: told trials are known, those left running come first; a new space inherits the old."""
+        asked, idle = set(), 0
         for trial in self.journal.trials():
+            identity = trial.proposal.identity
+            idle = idle + 1 if identity in asked else 0
+            asked.add(identity)
             if trial.finished:
-                self._counted += not trial.warm and trial.proposal.identity not in self._told
-                self._told[trial.proposal.identity] = dict(trial.scores) if trial.scores else None
+                self._counted += not trial.warm and identity not in self._told
+                self._told[identity] = dict(trial.scores) if trial.scores else None
             else:
                 self._first.append(trial)
         self._recall_rungs()
-        if self.journal.is_new and self._sequential is None:
-            self._first.extend(points_again(self.requests))
-            self._told |= take_over(self.requests, self.journal, self.sign)
+        self._search_over = idle >= IDLE_PROPOSALS and not self._first
+        if self._sequential is None:
+            self._first.extend(again for again in points_again(self.requests) if again.identity not in asked)
+            if not self.journal.has_inherited:
+                self._told |= take_over(self.requests, self.journal, self.sign, known=asked)
+                self.journal.set_inherited()
 
     def _recall_rungs(self) -> None:
         for asked in self.ledger.of(self.requests.asks):

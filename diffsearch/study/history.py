@@ -14,7 +14,7 @@ from typing import Any
 from diffsearch.errors import StoreError
 from diffsearch.files import replace_file
 from diffsearch.records import Bounds, Outcome, RunHistory, State, StudyHistory
-from diffsearch.space.settings import as_json, to_plain
+from diffsearch.space.settings import as_json, to_plain, to_value
 from diffsearch.store import RunFolder, Store, evaluation_key
 from diffsearch.study.ledger import Asked, Ledger
 
@@ -93,7 +93,7 @@ class StudyFolder:
         return RunHistory(
             key=asked.run_key,
             settings=asked.settings,
-            point={path: to_plain(value) for path, value in asked.point.items()},
+            point={path: to_value(to_plain(value)) for path, value in asked.point.items()},
             stage=asked.stage,
             order=asked.order,
             outcome=outcome,

@@ -9,7 +9,7 @@ Optuna refuses a categorical whose choices changed, so another space is another 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from diffsearch.records import Outcome, State
 from diffsearch.search.sequential import Proposal
@@ -26,14 +26,20 @@ def points_again(requests: Requests) -> list[Proposal]:
     return [Proposal(asked.point) for asked in _earlier(requests) if asked.space == requests.space]
 
 
-def take_over(requests: Requests, journal: SearchJournal, sign: float) -> dict[str, dict[int, float]]:
-    """Add complete runs of other spaces to a new journal; returns proposal identity → scores by epoch."""
-    known: dict[str, dict[int, float]] = {}
+def take_over(
+    requests: Requests, journal: SearchJournal, sign: float, known: Collection[str]
+) -> dict[str, dict[int, float]]:
+    """Add complete runs of other spaces to a journal; returns proposal identity → scores by epoch.
+
+    Args:
+        known: identities that the journal has already.
+    """
+    taken: dict[str, dict[int, float]] = {}
     if requests.spec.repeats > 1:
-        return known
+        return taken
     for asked in _earlier(requests):
         point = point_of(requests.spec, asked.settings) if asked.space != requests.space else None
-        if point is None:
+        if point is None or Proposal(point).identity in {*known, *taken}:
             continue
         wanted = requests.search_run(point, 0, None)
         scores = _scores(requests, wanted, sign) if wanted.run_key == asked.run_key else None
@@ -41,8 +47,8 @@ def take_over(requests: Requests, journal: SearchJournal, sign: float) -> dict[s
             requests.ledger.ask(wanted)
             requests.ledger.end(wanted, Outcome(State.FINISHED))
             journal.take_over(point, scores)
-            known[Proposal(point).identity] = scores
-    return known
+            taken[Proposal(point).identity] = scores
+    return taken
 
 
 def _earlier(requests: Requests) -> Iterator[Asked]:

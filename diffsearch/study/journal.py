@@ -22,6 +22,7 @@ from diffsearch.search.sequential import Proposal
 from diffsearch.space.settings import Axis, Choice, Point
 
 FILE = "journal.log"
+INHERITED = "inherited"  # user attribute of the Optuna study: what earlier spaces found out is in it
 WARM = "warm"  # user attribute of trials taken over from an earlier space: history, not runs of this search
 EPOCHS = "epochs"
 
@@ -61,8 +62,13 @@ class SearchJournal:
         path = folder / FILE
         _mend(path)
         storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
-        self._study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
-        self.is_new = not self._study.get_trials(deepcopy=False)
+        try:
+            self._study = optuna.load_study(storage=storage, study_name=name)
+        except KeyError:
+            self._study = optuna.create_study(storage=storage, study_name=name)
+        self._grid: optuna.samplers.BaseSampler | None = None
+        if algorithm.name == samplers.GRID:
+            self._grid = samplers.build(algorithm, samplers.seed_of(seed, 0), self._axes)
 
     def trials(self) -> list[Trial]:
         return [self._trial(frozen) for frozen in self._study.get_trials(deepcopy=False)]
@@ -93,6 +99,14 @@ class SearchJournal:
         else:
             self._study.tell(number, min(scores.values()))
 
+    @property
+    def has_inherited(self) -> bool:
+        return bool(self._study.user_attrs.get(INHERITED))
+
+    def set_inherited(self) -> None:
+        """To be called when the last run of earlier spaces was taken over: a killed driver may have taken a part."""
+        self._study.set_user_attr(INHERITED, True)
+
     def take_over(self, point: Point, scores: Mapping[int, float]) -> None:
         """Add what an earlier space of this study found out, as history."""
         self._study.add_trial(
@@ -107,11 +121,11 @@ class SearchJournal:
 
     def is_exhausted(self) -> bool:
         """Whether a grid has given out its last point."""
-        sampler = self._sampler(0)
-        return isinstance(sampler, samplers.AskedGrid) and sampler.is_exhausted(self._study)
+        return isinstance(self._grid, samplers.AskedGrid) and self._grid.is_exhausted(self._study)
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        return samplers.build(self._algorithm, samplers.seed_of(self._seed, number), self._axes)
+        """Of one trial. A grid is the same for every trial: its points are numbered in their shuffled order."""
+        return samplers.build(self._algorithm, samplers.seed_of(self._seed, 0 if self._grid else number), self._axes)
 
     def _id(self, number: int) -> int:
         return int(self._study.get_trials(deepcopy=False)[number]._trial_id)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -86,7 +86,8 @@ class Ledger:
         return sum(self.wall.values())
 
     def find(self, asks: str, stage: str, run_key: str) -> Asked | None:
-        return self._index.get((asks, stage, run_key))
+        place = self._index.get((asks, stage, run_key))
+        return None if place is None else self.asked[place]
 
     def first(self, stage: str, run_key: str) -> Asked | None:
         """The first time that this study asked for a run, in whatever form of its file."""
@@ -105,21 +106,25 @@ class Ledger:
         self._append({"event": "session", "session": session, "at": time.time(), **facts})
 
     def ask(self, asked: Asked) -> None:
-        if self.find(asked.asks, asked.stage, asked.run_key) is None:
-            self._append({"event": "asked", **asked.to_json()})
+        """Note a run that is asked for, once, and again where it is to go further than was asked before."""
+        before = self.find(asked.asks, asked.stage, asked.run_key)
+        if before is None or before.milestones[-1] < asked.milestones[-1]:
+            order = asked.order if before is None else before.order
+            self._append({"event": "asked", **replace(asked, order=order).to_json()})
 
     def attempt(self, run_key: str, outcome: Outcome) -> None:
         self._append({"event": "attempt", "run_key": run_key, **_outcome(outcome)})
 
     def end(self, asked: Asked, outcome: Outcome) -> None:
         where = {"asks": asked.asks, "stage": asked.stage, "run_key": asked.run_key}
-        self._append({"event": "ended", **where, **_outcome(outcome)})
+        if self.end_of(asked) != outcome:
+            self._append({"event": "ended", **where, **_outcome(outcome)})
 
     def tick(self, session: str, wall_s: float) -> None:
         self._append({"event": "wall", "session": session, "wall_s": round(wall_s, 3)})
 
     def __post_init__(self) -> None:
-        self._index: dict[tuple[str, str, str], Asked] = {}
+        self._index: dict[tuple[str, str, str], int] = {}  # (asks, stage, run key) → place in `asked`
         self._firsts: dict[tuple[str, str], Asked] = {}
         self._counts: dict[str, int] = {}
 
@@ -134,17 +139,23 @@ class Ledger:
             case "session":
                 self.sessions.append(fields)
             case "asked":
-                asked = Asked.from_json(fields)
-                self.asked.append(asked)
-                self._index.setdefault((asked.asks, asked.stage, asked.run_key), asked)
-                self._firsts.setdefault((asked.stage, asked.run_key), asked)
-                self._counts[asked.asks] = self._counts.get(asked.asks, 0) + 1
+                self._take_asked(Asked.from_json(fields))
             case "attempt":
                 self.attempts.setdefault(fields["run_key"], []).append(_to_outcome(fields))
             case "ended":
                 self.ended[fields["asks"], fields["stage"], fields["run_key"]] = _to_outcome(fields)
             case "wall":
                 self.wall[fields["session"]] = max(self.wall.get(fields["session"], 0.0), fields["wall_s"])
+
+    def _take_asked(self, asked: Asked) -> None:
+        where = (asked.asks, asked.stage, asked.run_key)
+        self._firsts.setdefault((asked.stage, asked.run_key), asked)
+        if where in self._index:
+            self.asked[self._index[where]] = asked
+            return
+        self._index[where] = len(self.asked)
+        self.asked.append(asked)
+        self._counts[asked.asks] = self._counts.get(asked.asks, 0) + 1
 
 
 def _outcome(outcome: Outcome) -> dict[str, Any]:

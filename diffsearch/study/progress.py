@@ -47,6 +47,7 @@ class Progress:
     trained_epochs: int = 0  # in this session
     evaluations: int = 0  # in this session
     ended_here: int = 0  # runs, in this session
+    first_at: float | None = None  # when this session handed out its first run: what came before isn't its pace
     notes: list[str] = field(default_factory=list)
 
     def heard(self, task: Task, said: Item | Outcome | None) -> None:
@@ -54,6 +55,7 @@ class Progress:
         where = (task.asked.stage, task.asked.run_key)
         if said is None:
             self.running[task.id] = Running(task)
+            self.first_at = self.first_at or time.monotonic()
             self.ended.pop(where, None)  # an attempt that was killed is tried again
             return
         if isinstance(said, Outcome):
@@ -70,8 +72,8 @@ class Progress:
                 self.trained_epochs += 1
                 running.phase = f"epoch {record.epoch}/{task.asked.milestones[-1]}"
                 running.images_per_s = record.images_per_s
-            case Sampled(epoch, done, total, images_per_s):
-                running.phase = f"epoch {epoch}, sampling {done:,}/{total:,}"
+            case Sampled(_, done, total, images_per_s):
+                running.phase = f"sampling {done:,}/{total:,}"
                 running.images_per_s = images_per_s
             case Scored(evaluation, _, reused):
                 self.evaluations += not reused
@@ -104,10 +106,10 @@ class Progress:
     @property
     def left_s(self) -> float | None:
         """A guess from this session's pace; None until a few runs have ended in it."""
-        if self.expected is None or self.ended_here < 2 or self.done >= self.expected:
+        if self.expected is None or self.first_at is None or self.ended_here < 2 or self.done >= self.expected:
             return None
         under_way = 0.5 * len(self.running)
-        pace_s = self.elapsed_s / (self.ended_here + under_way)
+        pace_s = (time.monotonic() - self.first_at) / (self.ended_here + under_way)
         return pace_s * max(0.0, self.expected - self.done - under_way)
 
     @property

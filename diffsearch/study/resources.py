@@ -34,6 +34,7 @@ class Share:
     gpu: float
     workers: int
     memory_mb: float | None  # resident memory that one worker may hold; None: not guarded
+    alone_mb: float | None = None  # the same for a run that has the cluster to itself
 
     def bundle(self) -> dict[str, float]:
         return {"cpu": self.cpu, "gpu": self.gpu} if self.gpu else {"cpu": self.cpu}
@@ -65,7 +66,7 @@ def share_out(asked: Resources, nodes: Sequence[Mapping[str, float]], peak_mb: f
         raise ConfigError([Problem(0, 0, "resources", message, help_)])
     here = psutil.virtual_memory().total / 2**20
     local = max(_fits(node, cpu, gpu) for node in nodes)
-    return Share(cpu, gpu, workers, here * MEMORY_SHARE / local)
+    return Share(cpu, gpu, workers, here * MEMORY_SHARE / local, here * MEMORY_SHARE)
 
 
 def largest_run(spec: StudySpec, image_shape: tuple[int, int, int]) -> RunSettings:
@@ -101,7 +102,7 @@ def gpu_fraction(peak_mb: float, gpu_mb: float | None) -> float:
     if gpu_mb is None:
         return 1.0
     fits = math.floor(gpu_mb / (peak_mb * SAFETY + CUDA_CONTEXT_MB))
-    return round(1.0 / max(1, fits), 4) if fits > 1 else 1.0
+    return math.floor(1e4 / fits) / 1e4 if fits > 1 else 1.0  # rounded down: Ray counts in ten-thousandths
 
 
 def worker_device(gpu: float) -> torch.device:

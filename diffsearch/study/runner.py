@@ -56,6 +56,7 @@ from diffsearch.study.resources import Share, largest_run, measure_peak, share_o
 from diffsearch.trial import Item, Scored, TrialRequest, run_trial  # noqa: E402
 
 TEMP = "/tmp"  # Ray's socket paths must stay short
+STEP_S = 0.25  # a worker reports at most this often, but at each milestone
 GRACE_S = 3.0  # after one Ctrl-C, for steps under way to end and be written
 
 
@@ -76,13 +77,23 @@ class RunTrainable(tune.Trainable):
 
         torch.set_num_threads(max(1, int(config["cpu"])))
         request = TrialRequest.from_json(json.loads(config["request"]))
+        self._last = request.milestones[-1]
         self._items = run_trial(request, worker_device(config["gpu"]))
 
     def step(self) -> dict[str, Any]:
-        try:
-            return {"item": items.pack(next(self._items))}
-        except StopIteration as end:
-            return {"item": items.pack(end.value)}
+        """Items until a quarter of a second has passed or the study has something to decide."""
+        told: list[str] = []
+        began = time.monotonic()
+        while time.monotonic() - began < STEP_S:
+            try:
+                item = next(self._items)
+            except StopIteration as end:
+                told.append(items.pack(end.value))
+                break
+            told.append(items.pack(item))
+            if isinstance(item, Scored) and item.completes and item.evaluation.epoch != self._last:
+                break
+        return {"items": json.dumps(told)}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.cleanup()
@@ -151,7 +162,8 @@ class _Asker(Searcher):
                 task = signal_or_task
                 self._link.tasks[trial_id] = task
                 self._link.listen(task, None)
-                request = json.dumps({**task.request.to_json(), "memory_limit_mb": self._link.share.memory_mb})
+                limit = self._link.share.alone_mb if task.alone else self._link.share.memory_mb
+                request = json.dumps({**task.request.to_json(), "memory_limit_mb": limit})
                 return {"request": request, "cpu": self._link.share.cpu, "gpu": self._link.share.gpu}
             return Searcher.FINISHED if signal_or_task is Signal.DONE else None
 
@@ -179,22 +191,22 @@ class _Listener(FIFOScheduler):
             task = self._link.tasks.get(trial.trial_id)
             if task is None:
                 return str(TrialScheduler.STOP)
-            item = items.unpack(result["item"])
-            if isinstance(item, Outcome):
-                self._link.end(trial.trial_id, item)
-                return str(TrialScheduler.STOP)
-            self._link.listen(task, item)
-            going = self._link.conductor.heard(task, item)
-            if going and self._foreign is not None and isinstance(item, Scored) and item.completes:
-                going = self._ask_foreign(controller, trial, result, item)
-            if not going:
-                assert isinstance(item, Scored)
-                self._link.stop(trial.trial_id, item.evaluation.epoch, self._name)
-                return str(TrialScheduler.STOP)
+            for text in json.loads(result["items"]):
+                item = items.unpack(text)
+                if isinstance(item, Outcome):
+                    self._link.end(trial.trial_id, item)
+                    return str(TrialScheduler.STOP)
+                self._link.listen(task, item)
+                going = self._link.conductor.heard(task, item)
+                if isinstance(item, Scored) and not (going and self._goes_on(controller, trial, result, item)):
+                    self._link.stop(trial.trial_id, item.evaluation.epoch, self._name)
+                    return str(TrialScheduler.STOP)
             return str(TrialScheduler.CONTINUE)
 
-    def _ask_foreign(self, controller: TuneController, trial: Trial, result: dict[str, Any], item: Scored) -> bool:
-        assert self._foreign is not None
+    def _goes_on(self, controller: TuneController, trial: Trial, result: dict[str, Any], item: Scored) -> bool:
+        """Ask a scheduler of Ray's, if the study named one, at each milestone."""
+        if self._foreign is None or not item.completes:
+            return True
         score = self._link.conductor.score(item)
         seen = {**result, "objective": score, "training_iteration": item.evaluation.epoch}
         if trial.trial_id not in self._shown:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -17,7 +18,7 @@ from diffsearch.records import Bounds, Outcome
 from diffsearch.scoring.bounds import bounds
 from diffsearch.scoring.metrics import extractor_of, parse
 from diffsearch.space.axes import grid_size, member_at
-from diffsearch.space.settings import StudySpec
+from diffsearch.space.settings import StudySpec, as_json, canonical
 from diffsearch.store import Lease, LeaseHeld, Store
 from diffsearch.study import tracking
 from diffsearch.study.conductor import Conductor, Task
@@ -199,6 +200,10 @@ class Session:
         points = min(x for x in (search.runs, size) if x is not None) if (search.runs or size) else None
         return None if points is None else points * self.spec.repeats + finals.top * finals.repeats
 
+    def _workers_before(self) -> int:
+        """Of the last session that computed something; 0 before the first."""
+        return int(self.ledger.sessions[-1]["workers"]) if self.ledger.sessions else 0
+
     def _header(self, asks: str) -> Header:
         spec, objective = self.spec, parse(self.spec.evaluation.objective)
         hashes = {f"extractor {parse(m).extractor}": extractor_of(parse(m)).content for m in spec.evaluation.metrics}
@@ -213,7 +218,7 @@ class Session:
             text=spec.text,
             source=str(spec.source or ""),
             command=self.command,
-            workers=0,
+            workers=self._workers_before(),
             train_images=len(self.data.train),
             asks=asks,
             extensions=dict(spec.extensions),
@@ -222,14 +227,17 @@ class Session:
 
 
 @contextlib.contextmanager
-def claimed(store: Store, name: str) -> Iterator[Lease]:
+def claimed(store: Store, name: str, note: Callable[[str], None]) -> Iterator[Lease]:
     """The lease of a study's folder; a second driver is told who holds it.
+
+    Args:
+        note: told where it takes a minute to see that a driver on another host is gone.
 
     Raises:
         StoreError: somebody else runs this study now.
     """
     try:
-        lease = Lease.claim(store.study(name) / "lease", "driver")
+        lease = Lease.claim_or_watch(store.study(name) / "lease", "driver", note)
     except LeaseHeld as held:
         raise StoreError(f"study '{name}' is being run by {held}. Wait for it, or end it, then run again.") from None
     with lease:
@@ -253,7 +261,7 @@ def run_study(
         DataError, MetricError, ConfigError: the study can't begin; nothing was run.
     """
     observer = observer or Nobody()
-    with claimed(store, spec.name) as lease:
+    with claimed(store, spec.name, observer.note) as lease:
         data = load_data(member_at(spec.fixed, "data"))
         session = Session(spec, store, lease, data, observer, command)
         uri = tracking.tracking_uri(store, tracking_uri)
@@ -322,8 +330,10 @@ def _execute_here(session: Session, uri: str) -> bool:
 def _complete_view(session: Session, uri: str) -> None:
     """Give MLflow what it lacks: runs that a killed session left half told, and the study's own end."""
     mark = session.path / SYNCED
-    stamp = f"{uri} {session.conductor.requests.asks} {len(session.ledger.ended)} {session.ledger.wall_s}"
-    if mark.exists() and mark.read_text() == stamp:
+    known = [uri, as_json(session.header), len(session.ledger.ended), session.ledger.wall_s]
+    stamp = hashlib.sha256(canonical(known).encode()).hexdigest()
+    down = session.tracker is not None and session.tracker.is_down
+    if down or (mark.exists() and mark.read_text() == stamp):
         return
     runs = session.folder.history().runs
     tracker = tracking.Tracker(session.folder, uri, session.observer.note)

@@ -26,6 +26,7 @@ from diffsearch.store import Store
 from diffsearch.study.history import Header, StudyFolder, assemble
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 log = logging.getLogger(__name__)
 
@@ -179,17 +180,20 @@ class Tracker:
     def __init__(self, folder: StudyFolder, uri: str, warn: Callable[[str], None]) -> None:
         self._folder, self._uri, self._warn = folder, uri, warn
         self._queue: queue.Queue[Callable[[View], None] | None] = queue.Queue()
+        self.is_down = False
         self._thread = threading.Thread(target=self._write, name="mlflow", daemon=True)
         self._thread.start()
 
     def put(self, write: Callable[[View], None]) -> None:
-        self._queue.put(write)
+        if not self.is_down:
+            self._queue.put(write)
 
     def close(self, patience_s: float) -> bool:
         """Let the thread finish; False if it did not in time."""
         self._queue.put(None)
         self._thread.join(patience_s)
         if self._thread.is_alive():
+            self.is_down = True
             self._warn(f"MLflow at {self._uri} is slow to answer. `diffsearch sync` completes it from the store.")
         return not self._thread.is_alive()
 
@@ -199,6 +203,7 @@ class Tracker:
             while (write := self._queue.get()) is not None:
                 write(view)
         except (TrackingDown, StoreError) as error:
+            self.is_down = True
             self._warn(f"{error} The study goes on; `diffsearch sync` rebuilds MLflow from the store.")
 
 

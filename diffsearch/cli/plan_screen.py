@@ -1,0 +1,143 @@
+"""The screen of `diffsearch plan`: what is asked, what it takes alone and here, how long, how large."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from diffsearch.cli.words import about, cell, several, size
+from diffsearch.records import Bounds
+from diffsearch.report.phrases import compact, number
+from diffsearch.space.axes import describe_axes, ends
+from diffsearch.space.settings import StudySpec, as_json
+
+if TYPE_CHECKING:
+    from diffsearch.api import Study
+    from diffsearch.study.plan import Plan, Work
+
+COLUMNS = ("alone", "with prefixes", "and {rule} (expected)", "in the store", "left")
+
+INDENT = 12  # of the values beside `axes`, `search`, `sampling`
+
+
+@dataclass(frozen=True)
+class Screen:
+    """What the screen says."""
+
+    spec: StudySpec
+    plan: Plan
+    images: int
+    shape: tuple[int, int, int]  # (C, H, W)
+    reference: tuple[int, str] | None  # images and split of the reference; None: not measured
+    bounds: Bounds | None  # of the objective at the milestones' sample count
+    store: str
+
+    @classmethod
+    def of(cls, study: Study, plan: Plan, *, measure: bool) -> Screen:
+        """Collect it.
+
+        Args:
+            measure: score real images and noise too, once for each data set; seconds for `digits`, minutes for `fid`.
+
+        Raises:
+            MetricError: the objective's extractor isn't to be had.
+        """
+        from diffsearch.data.datasets import load
+        from diffsearch.scoring.bounds import bounds
+        from diffsearch.scoring.metrics import parse, reference_for
+        from diffsearch.space.axes import member_at
+
+        spec, folder = study.spec, study.store.references
+        data = load(member_at(spec.fixed, "data"))
+        reference, found = None, None
+        if measure:
+            objective = parse(spec.evaluation.objective)
+            reference = reference_for(objective, data, folder).count, objective.reference
+            found = bounds(spec.evaluation.objective, data, spec.evaluation.samples, folder)
+        where = os.path.relpath(study.store.root)
+        shown = str(study.store.root) if where.startswith("..") else where
+        return cls(spec, plan, len(data.train), data.image_shape, reference, found, shown)
+
+    def text(self) -> str:
+        width = max(60, min(120, shutil.get_terminal_size((100, 24)).columns))
+        fill = partial(textwrap.fill, width=width, break_on_hyphens=False, break_long_words=False)
+        what = [fill(line, subsequent_indent=" " * INDENT) for line in self._what()]
+        cost = fill(f"  {self._cost()}", subsequent_indent="  ")
+        return "\n".join([fill(self._asked(), subsequent_indent="  "), "", *what, "", *self._table(), "", cost])
+
+    def json(self) -> str:
+        spec, plan = self.spec, self.plan
+        told: dict[str, Any] = {
+            "study": spec.name,
+            "images": self.images,
+            "image_shape": list(self.shape),
+            "objective": spec.evaluation.objective,
+            "samples": spec.evaluation.samples,
+            "bounds": as_json(self.bounds) if self.bounds else None,
+            "milestones": list(spec.milestones),
+            **as_json(plan),
+            "wall_s": plan.wall_s,
+        }
+        return json.dumps(told, allow_nan=False)
+
+    def _asked(self) -> str:
+        spec, (channels, height, width) = self.spec, self.shape
+        colour = {1: "grey", 3: "RGB"}.get(channels, f"{channels}-channel")
+        text = f"{self.spec.name}   {self.images:,} {colour} images {width}×{height}"
+        text += f" · {spec.evaluation.objective} on {spec.evaluation.samples:,} samples"
+        if self.reference:
+            text += f" against {self.reference[0]:,} {self.reference[1]} images"
+        if self.bounds:
+            text += f" · floor {number(self.bounds.floor)}, noise {number(self.bounds.ceiling)}"
+        return text
+
+    def _what(self) -> Iterator[str]:
+        yield f"  axes      {describe_axes(self.spec)}"
+        search, plan = self.spec.search, self.plan
+        runs = "runs until nothing is left" if plan.runs is None else several(plan.runs, "run")
+        epochs = " → ".join(map(str, self.spec.milestones))
+        rule = "" if search.stopping.name == "none" else f", {search.stopping.name}"
+        text = f"  search    {search.algorithm}, {runs}{rule} over epochs {epochs}"
+        if self.spec.repeats > 1:
+            text += f", {self.spec.repeats} seeds each"
+        finals = search.finalists
+        if finals.top:
+            samples = finals.samples or self.spec.evaluation.samples
+            text += f", then the best {finals.top} × {several(finals.repeats, 'fresh seed')} at {samples:,} samples"
+        yield text
+        points = [f"{axis.name} {', '.join(map(cell, ends(axis)))}" for axis in self.spec.sampling_axes]
+        if points:
+            yield f"  sampling  {' · '.join(points)}"
+        if self.spec.budget.wall_s is not None:
+            yield f"  budget    {about(self.spec.budget.wall_s)} of working time, whichever comes first"
+
+    def _table(self) -> Iterator[str]:
+        plan, rule = self.plan, self.spec.search.stopping.name
+        work: list[Work | None] = [plan.alone, plan.prefixes, plan.stopped, plan.stored, plan.left]
+        heads = [head.format(rule=rule) for head in COLUMNS]
+        if rule == "none":
+            del work[2], heads[2]
+        yield " " * 10 + "".join(f"{head:>{len(head) + 4}}" for head in heads)
+        for name in ("epochs", "samples"):
+            cells = [compact(getattr(each, name)) for each in work]
+            yield f"  {name:<8}" + "".join(f"{c:>{len(h) + 4}}" for c, h in zip(cells, heads, strict=True))
+
+    def _cost(self) -> str:
+        plan = self.plan
+        disk = f"{size(plan.disk_mb * 2**20)} in {self.store}"
+        if not plan.left.epochs and not plan.left.samples:
+            return f"nothing is left: `diffsearch run` has the answer at once · {disk}"
+        if plan.wall_s is None or plan.speed is None or plan.training_s is None or plan.sampling_s is None:
+            return f"no time was measured · about {disk}"
+        share = [about(seconds / max(1, plan.workers)) for seconds in (plan.training_s, plan.sampling_s)]
+        measured = f"measured {plan.speed.images_per_s:,.0f} img/s and {plan.speed.steps_per_s:,.0f} steps/s just now"
+        workers = several(plan.workers, "worker")
+        return (
+            f"about {about(plan.wall_s)} on {workers} (training {share[0]}, sampling {share[1]}; {measured}) · {disk}"
+        )

@@ -1,0 +1,130 @@
+"""Commands that read a study's folder: `plan status stop table best report sync`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from diffsearch.space.load import loads
+from tests.cli.conftest import STUDY, Cli
+from tests.cli.test_run import HOLD
+
+
+def test_plan_counts_what_is_asked_what_the_store_has_and_what_is_left(cli: Cli, at: Path):
+    said = cli("plan", "study.yaml", "--no-calibrate", "--set", "training.epochs=[1,2,4]")
+    lines = said.stdout.splitlines()
+    assert lines[0].startswith("two   200 grey images 28×28 · fd-digits on 70 samples")
+    assert "loss 2   → 2 points" in said.stdout and "epochs 1 → 2 → 4" in said.stdout
+    epochs = next(line.split() for line in lines if line.strip().startswith("epochs "))
+    assert epochs[:3] == ["epochs", "14", "8"], "1 + 2 + 4 alone, 4 along one run, twice"
+
+
+def test_plan_measures_floor_and_speed(cli: Cli, at: Path):
+    told = json.loads(cli("plan", "study.yaml", "--json", "--set", "training.epochs=[5]").stdout)
+    assert told["bounds"]["floor"] < told["bounds"]["ceiling"]
+    assert told["speed"]["images_per_s"] > 0 and told["wall_s"] > 0
+    assert (told["runs"], told["left"]["epochs"]) == (2, 10)
+
+
+def test_status_of_one_and_of_all(cli: Cli, at: Path):
+    assert "two   at rest" in cli("status", "study.yaml").stdout
+    assert "2 runs · 2 finished" in cli("status", "two").stdout
+    assert cli("status").stdout.splitlines()[1].startswith("two  ")
+    told = json.loads(cli("status", "--json").stdout)
+    assert (told["study"], told["state"], told["runs"], told["finished"]) == ("two", "at rest", 2, 2)
+
+
+@pytest.mark.parametrize("command", ["status", "table", "best", "report"])
+def test_a_study_that_the_store_lacks_is_bad_input(cli: Cli, at: Path, command: str):
+    said = cli(command, "three")
+    assert said.exit_code == 2 and "Studies there: two." in said.stderr
+
+
+def test_reading_makes_no_store(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    said = cli("status")
+    assert said.exit_code == 2 and "no store at .diffsearch" in said.stderr and not any(tmp_path.iterdir())
+
+
+def test_table_goes_to_the_terminal_to_csv_and_to_parquet(cli: Cli, at: Path):
+    rows = list(csv.DictReader(io.StringIO(cli("table", "two", "--csv", "-").stdout)))
+    scores = [float(row["fd-digits"]) for row in rows]
+    assert len(rows) == 4 and scores == sorted(scores), "best first"
+    shown = cli("table", "two").stdout.splitlines()
+    assert shown[0].split()[0] == "run" and len(shown) == 5 and shown[1].startswith(rows[0]["run"])
+    cli("table", "study.yaml", "--csv", "a.csv", "--parquet", "a.parquet", "--sort", "epoch")
+    assert list(pd.read_csv("a.csv")["epoch"]) == [1, 1, 2, 2]
+    assert len(pd.read_parquet("a.parquet")) == 4
+    wrong = cli("table", "two", "--sort", "epoc")
+    assert wrong.exit_code == 2 and "Did you mean 'epoch'?" in wrong.stderr
+
+
+def test_best_prints_a_study_file_that_loads(cli: Cli, at: Path):
+    text = cli("best", "two").stdout
+    assert text.startswith("# two: ") and "(1 seed, 70 samples; floor " in text
+    plain = yaml.safe_load(text)
+    assert plain["name"] == "two_best" and loads(text).axes == ()
+    told = json.loads(cli("best", "two", "--json").stdout)
+    assert told["run"] in text and told["seeds"] == 1
+
+
+def test_report_is_written_where_it_is_asked_for(cli: Cli, at: Path):
+    said = cli("report", "two", "--from-store", "-o", "elsewhere")
+    assert said.stdout == "elsewhere/report.md\n" and (at / "elsewhere/report.md").read_text().startswith("# two")
+
+
+def test_stop_asks_a_running_study_only(cli: Cli, at: Path):
+    key = json.loads(cli("best", "two", "--json").stdout)["run"]
+    assert "isn't being run now" in cli("stop", key[:6]).stderr
+    assert cli("stop", "zzz").exit_code == 2
+    folder = at / ".diffsearch/studies/two"
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(folder / "lease")], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline()
+        assert "has ended already: finished" in cli("stop", key).stderr
+        ledger = folder / "ledger.jsonl"
+        ended = f'"run_key": "{key}"'
+        kept = [line for line in ledger.read_text().splitlines() if not ('"ended"' in line and ended in line)]
+        ledger.write_text("\n".join(kept) + "\n")
+        said = cli("stop", key[:7])
+        holder.kill()
+    assert said.exit_code == 0 and "epoch 2, which is its last" in said.stdout
+    assert [path.name for path in (folder / "stop").iterdir()] == [key]
+
+
+def test_sync_fills_an_empty_mlflow(cli: Cli, at: Path):
+    assert cli("sync").exit_code == 2
+    said = cli("sync", "--all", "--tracking-uri", f"sqlite:///{at}/fresh.db")
+    assert said.exit_code == 0 and said.stdout.startswith("two: 2 runs in MLflow at sqlite:///")
+    assert (at / "fresh.db").is_file()
+    unreachable = cli("sync", "two", "--tracking-uri", "http://127.0.0.1:1")
+    assert unreachable.exit_code == 1 and "doesn't answer" in unreachable.stderr
+
+
+def test_reading_commands_need_neither_torch_nor_ray_nor_mlflow(at: Path):
+    code = """
+import sys
+from diffsearch.cli import app
+for words in (["status"], ["table", "two"], ["best", "two"], ["stop", "abc"], ["gc", "--dry-run"]):
+    try:
+        app.main(words)
+    except SystemExit:
+        pass
+heavy = {"torch", "ray", "mlflow", "optuna"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stderr
+
+
+def test_a_store_that_the_study_file_names_is_found_from_its_path(cli: Cli, at: Path):
+    (at / ".diffsearch").rename(at / "shelf")
+    (at / "study.yaml").write_text(STUDY + "store: shelf\n")
+    assert "two   at rest" in cli("status", "study.yaml").stdout
