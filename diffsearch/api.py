@@ -299,11 +299,30 @@ def command_line() -> str:
     return shlex.join(["diffsearch", *sys.argv[1:]])
 
 
-def trainable() -> type:
-    """The Ray Tune trainable by itself, for those who bring their own `Tuner`."""
-    from diffsearch.study.runner import RunTrainable
+def trainable(path: Path | str, overrides: Sequence[str] = (), *, store: Path | str | None = None) -> type:
+    """A study's runs as a Ray Tune trainable, for those who bring their own `Tuner`.
 
-    return RunTrainable
+    Its config is axis path → value, e.g. `{"training.loss": tune.choice(["x0-l2", "v-l2"])}`; each step trains to the
+    next milestone and reports every metric by its name, and `epoch`. Give the Tuner
+    `CheckpointConfig(checkpoint_at_end=False)`: the store keeps what matters, and answers what it has.
+
+    Raises:
+        ConfigError, StoreError: as `load`.
+    """
+    import uuid
+
+    from diffsearch.data.datasets import load as load_data
+    from diffsearch.space.axes import member_at
+    from diffsearch.study.facts import environment
+    from diffsearch.study.ledger import Ledger
+    from diffsearch.study.requests import Requests
+    from diffsearch.study.runner import study_trainable
+
+    study = load(path, overrides, store=store)
+    content = load_data(member_at(study.spec.fixed, "data")).content
+    ledger = Ledger(study.store.study(study.name))  # nothing is written to it: no study asks here
+    session = uuid.uuid4().hex[:12]
+    return study_trainable(Requests(study.spec, study.store, content, ledger, session, environment()))
 
 
 __all__ = ["Best", "State", "Study", "load", "open_study", "trainable", "write_report"]

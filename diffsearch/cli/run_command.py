@@ -25,7 +25,9 @@ FAILED, INTERRUPTED = 1, 130
 @set_option
 @store_option
 @click.option("--address", help="Of a running Ray cluster, `auto` for the one here.  [default: one of its own]")
-@click.option("--workers", type=click.IntRange(min=0), help="Runs at once here; 0: in this process.  [default: its cores]")
+@click.option(
+    "--workers", type=click.IntRange(min=0), help="Runs at once here; 0: in this process.  [default: its cores]"
+)
 @tracking_option
 @click.option("--quiet", "-q", is_flag=True, help="Only the last lines.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object an event on stdout, and nothing else there.")

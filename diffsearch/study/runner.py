@@ -40,19 +40,22 @@ QUIET = {
 os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
 
 import ray  # noqa: E402
+import torch  # noqa: E402
 from ray import tune  # noqa: E402
 from ray.tune.execution.tune_controller import TuneController  # noqa: E402
 from ray.tune.experiment import Trial  # noqa: E402
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
+from diffsearch import registry  # noqa: E402
 from diffsearch.data.datasets import ImageData  # noqa: E402
 from diffsearch.errors import DiffsearchError  # noqa: E402
 from diffsearch.records import Outcome, State  # noqa: E402
-from diffsearch.space.settings import Choice, StudySpec  # noqa: E402
+from diffsearch.space.settings import Choice, StudySpec, to_value  # noqa: E402
 from diffsearch.study import items  # noqa: E402
 from diffsearch.study.conductor import Conductor, Signal, Task  # noqa: E402
-from diffsearch.study.resources import Share, largest_run, measure_peak, share_out  # noqa: E402
+from diffsearch.study.requests import Requests  # noqa: E402
+from diffsearch.study.resources import Share, largest_run, measure_peak, share_out, worker_device  # noqa: E402
 from diffsearch.trial import Item, Scored, TrialRequest, run_trial  # noqa: E402
 
 TEMP = "/tmp"  # Ray's socket paths must stay short
@@ -71,10 +74,6 @@ class RunTrainable(tune.Trainable):
     """One run on a reused worker: a step is one item of `run_trial`."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        import torch
-
-        from diffsearch.study.resources import worker_device
-
         torch.set_num_threads(max(1, int(config["cpu"])))
         request = TrialRequest.from_json(json.loads(config["request"]))
         self._last = request.milestones[-1]
@@ -103,6 +102,43 @@ class RunTrainable(tune.Trainable):
     def cleanup(self) -> None:
         """Close the run that was under way: its lease is given back. Ray doesn't call this between reused trials."""
         self._items.close()
+
+
+def study_trainable(requests: Requests) -> type[tune.Trainable]:
+    """A study's runs as a trainable for a `Tuner` of one's own.
+
+    Its config is axis path → value, e.g. {"training.loss": "x0-l2"}; a step trains to the next milestone and reports
+    each metric by its name, `epoch`, `run_key` and, at the last, `done`. The store answers what it has.
+    """
+
+    class StudyTrainable(tune.Trainable):
+        def setup(self, config: dict[str, Any]) -> None:
+            for path in requests.spec.use:
+                registry.use(path)
+            point = {path: to_value(value) for path, value in config.items()}
+            self._request = requests.request(requests.search_run(point, 0, None))
+            self._items = run_trial(self._request, worker_device(1.0))
+
+        def step(self) -> dict[str, Any]:
+            try:
+                while not isinstance(item := next(self._items), Scored) or not item.completes:
+                    pass
+            except StopIteration as end:
+                raise DiffsearchError(f"{end.value.state}: {end.value.reason}") from None
+            metrics = {name: score.value for name, score in item.evaluation.scores.items()}
+            epoch = item.evaluation.epoch
+            last = epoch == self._request.milestones[-1]
+            return {**metrics, "epoch": epoch, "run_key": self._request.run_key, "done": last}
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self.cleanup()
+            self.setup(new_config)
+            return True
+
+        def cleanup(self) -> None:
+            self._items.close()
+
+    return StudyTrainable
 
 
 # --- in the driver ------------------------------------------------------------------------------------------------

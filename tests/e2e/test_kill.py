@@ -1,4 +1,4 @@
-"""`kill -9` at any write, then the same command again: every row is what an uninterrupted run writes, none is doubled."""
+"""`kill -9` at any write, then the same command again: every row is what an uninterrupted run writes."""
 
 from __future__ import annotations
 
