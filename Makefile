@@ -10,8 +10,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 run: $(VENV)/installed  ## search the U-Net's hyperparameters on 5,000 digits, in minutes
 	$(BIN)/diffsearch run search_spaces/mnist_unet.yaml
 
-test: $(VENV)/installed-test  ## every test, end-to-end ones included
-	$(BIN)/python -m pytest
+test: $(VENV)/installed-test  ## every test, end-to-end ones included, on two cores
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/installed-test  ## style, types, and which room may import which
 	$(BIN)/ruff check .
