@@ -16,10 +16,9 @@ import click
 
 from diffsearch import __version__
 from diffsearch.cli import data_commands, machine_commands, picture_commands, run_command, study_commands
-from diffsearch.errors import ConfigError, DataError, DiffsearchError, MetricError, StoreError
+from diffsearch.errors import DiffsearchError, StoreError
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-BAD = (ConfigError, DataError, MetricError)
 GROUPS = (
     ("Begin", ("init", "plan", "run")),
     ("Look", ("status", "table", "best", "report", "sample", "ui")),
@@ -67,9 +66,10 @@ class App(click.Group):
 
 
 def exit_code(error: DiffsearchError) -> int:
-    """2 where what was asked can't be done as it stands, 1 where the doing failed."""
-    if isinstance(error, BAD):
-        return BAD_INPUT
+    """1 where the store or MLflow failed us, 2 where what was asked can't be done as it stands.
+
+    (TrackingDown goes by its name: its module is too heavy to be imported for `--help`.)
+    """
     return FAILED if isinstance(error, StoreError) or type(error).__name__ == "TrackingDown" else BAD_INPUT
 
 

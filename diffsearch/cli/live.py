@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleDimensions, Group, RenderableType
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
@@ -106,9 +106,16 @@ class Display(Watcher):
     def _fit(self) -> None:
         """Rich asks descriptors 0 to 2 for the size, and those lead into a file while a study runs."""
         try:
-            self._console.size = os.get_terminal_size(self.terminal.out.fileno())  # type: ignore[assignment]
+            size = os.get_terminal_size(self.terminal.out.fileno())
         except (OSError, ValueError):
             return
+        if size.columns and size.lines:
+            self._console.size = ConsoleDimensions(*size)
+
+
+def can_redraw(terminal: Terminal) -> bool:
+    """Whether stdout is a terminal whose cursor can be moved."""
+    return terminal.out.isatty() and os.environ.get("TERM", "dumb") not in ("", "dumb", "unknown")
 
 
 def _without_echo_of_control_keys() -> Callable[[], None]:

@@ -79,11 +79,9 @@ def _watcher(terminal: Terminal, quiet: bool, as_json: bool) -> Watcher:
         return Watcher(terminal)
     if as_json:
         return Json(terminal)
-    if not terminal.out.isatty():
-        return Lines(terminal)
-    from diffsearch.cli.live import Display
+    from diffsearch.cli.live import Display, can_redraw
 
-    return Display(terminal)
+    return Display(terminal) if can_redraw(terminal) else Lines(terminal)
 
 
 def _introduce(watcher: Watcher, study: Study) -> None:

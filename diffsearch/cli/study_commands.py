@@ -97,9 +97,8 @@ def stop(run_key: str, study: str | None, store: Path | None) -> None:
         reached = max((record.epoch for record in folder.store.run(asked.run_key).epochs()), default=0)
         ahead = [epoch for epoch in asked.milestones if epoch >= reached] or [asked.milestones[-1]]
         last = ", which is its last" if ahead[0] == asked.milestones[-1] else ""
-        click.echo(
-            f"{folder.name}: run {asked.run_key[:SHORT_KEY]} stops at the next milestone it reaches: epoch {ahead[0]}{last}."
-        )
+        when = f"the next milestone it reaches: epoch {ahead[0]}{last}."
+        click.echo(f"{folder.name}: run {asked.run_key[:SHORT_KEY]} stops at {when}")
 
 
 @click.command()

@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import tempfile
 import time
 import types
@@ -60,6 +61,7 @@ from diffsearch.trial import Item, Scored, TrialRequest, run_trial  # noqa: E402
 
 TEMP = "/tmp"  # Ray's socket paths must stay short
 STEP_S = 0.25  # a worker reports at most this often, but at each milestone
+PATIENCE_S = 10.0  # for a cluster to answer
 GRACE_S = 3.0  # after one Ctrl-C, for steps under way to end and be written
 
 
@@ -367,8 +369,9 @@ def cluster(address: str | None, workers: int | None = None) -> Iterator[dict[st
             "object_store_memory": 100 * 2**20,
         }
     try:
+        _knock(address)
         ray.init(address=address or "local", **common)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise DiffsearchError(f"--address {address}: no Ray cluster answers there ({error})") from error
     try:
         yield dict(ray.cluster_resources())
@@ -376,6 +379,13 @@ def cluster(address: str | None, workers: int | None = None) -> Iterator[dict[st
         ray.shutdown()
         if temp is not None:
             shutil.rmtree(temp, ignore_errors=True)
+
+
+def _knock(address: str | None) -> None:
+    """Raise OSError where nothing listens at host:port; Ray itself would try for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE_S).close()
 
 
 def share(spec: StudySpec, data: ImageData) -> Share:

@@ -28,6 +28,15 @@ sampling: {sampler: ancestral, ema: 100}
 evaluation: {objective: fd-digits, samples: 70}
 search: {algorithm: grid}
 """
+# Holds the lease that it is given until it is killed.
+HOLD = """
+import sys, time
+from pathlib import Path
+from diffsearch.store import Lease
+with Lease.claim(Path(sys.argv[1]), "driver"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
 Cli = Callable[..., Result]
 
 

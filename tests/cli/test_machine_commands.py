@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from PIL import Image
 from diffsearch.cli.garbage import PART_AGE_S
 from diffsearch.space.load import load
 from diffsearch.store import Lease
-from tests.cli.conftest import Cli
+from tests.cli.conftest import HOLD, Cli
 
 
 def test_init_writes_a_study_that_loads_and_never_over_another(
@@ -24,18 +26,15 @@ def test_init_writes_a_study_that_loads_and_never_over_another(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
-    for index in range(60):
-        pixels = np.full((40, 40, 3), index, np.uint8)
+    for index in range(2000):
+        pixels = np.full((40, 40, 3), index % 256, np.uint8)
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{index}.png")
     said = cli("init", "photos")
-    assert said.exit_code == 0 and "60 colour images" in said.stdout
+    assert said.exit_code == 0 and "2,000 colour images" in said.stdout
     assert "path: " in Path("photos.yaml").read_text() and str(tmp_path / "photos") in Path("photos.yaml").read_text()
     assert cli("init", "photos").exit_code == 2
     assert cli("init", "nowhere").exit_code == 2
-    try:
-        load("photos.yaml")
-    except Exception as error:  # noqa: BLE001
-        pytest.fail(f"the study that init wrote does not load: {error}")
+    assert load("photos.yaml").name == "photos"
 
 
 def test_schema_is_json(cli: Cli, tmp_path: Path):
@@ -80,7 +79,8 @@ def test_features_train_writes_named_weights(cli: Cli, tmp_path: Path, shared_da
     assert [path.name.startswith("digits-") for path in tmp_path.iterdir()] == [True]
 
 
-def test_ui_refuses_what_it_cannot_show(cli: Cli, at: Path):
+def test_ui_refuses_what_it_cannot_show(cli: Cli, at: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert "no " in cli("ui").stderr and cli("ui").exit_code == 2, "this store has no MLflow database"
     assert "MLflow's own server" in cli("ui", "--tracking-uri", "http://127.0.0.1:5").stderr
     (at / ".diffsearch/mlflow.db").touch()
@@ -124,10 +124,6 @@ def test_gc_touches_no_run_that_is_being_worked_on(cli: Cli, at: Path):
     runs = at / ".diffsearch/runs"
     first = min(runs.iterdir())
     shutil.copytree(first, runs / "abcdefabcdefabcd")
-    import subprocess
-    import sys
-
-    from tests.cli.test_run import HOLD
 
     lease = runs / "abcdefabcdefabcd" / "lease"
     with subprocess.Popen([sys.executable, "-c", HOLD, str(lease)], stdout=subprocess.PIPE) as holder:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import NO_MLFLOW, STUDY, Cli
+from tests.cli.conftest import HOLD, NO_MLFLOW, STUDY, Cli
 
 HERE = ("--workers", 0, "--tracking-uri", NO_MLFLOW)
 
@@ -85,16 +85,6 @@ def test_a_study_that_somebody_else_runs_is_left_to_them(cli: Cli, at: Path):
         holder.kill()
     assert said.exit_code == 1 and f"is being run by process {holder.pid}" in said.stderr
     assert f"running (process {holder.pid}" in standing.stdout
-
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from diffsearch.store import Lease
-with Lease.claim(Path(sys.argv[1]), "driver"):
-    print("held", flush=True)
-    time.sleep(60)
-"""
 
 
 def test_a_study_of_which_every_run_fails_ends_with_1_and_its_cause(cli: Cli, at: Path):

@@ -14,8 +14,7 @@ import pytest
 import yaml
 
 from diffsearch.space.load import loads
-from tests.cli.conftest import STUDY, Cli
-from tests.cli.test_run import HOLD
+from tests.cli.conftest import HOLD, STUDY, Cli
 
 
 def test_plan_counts_what_is_asked_what_the_store_has_and_what_is_left(cli: Cli, at: Path):

@@ -1,0 +1,197 @@
+"""A study on Ray Tune: the same rows as in one process, whatever happens to its workers and its adapters."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from diffsearch.data.cache import default_cache
+from diffsearch.errors import ConfigError, DiffsearchError
+from diffsearch.records import State
+from diffsearch.store import lease as leases
+from diffsearch.study import runner
+from diffsearch.study.session import Nobody
+from diffsearch.trial import Trained
+
+STUDY = {"training.loss": ["x0-l2", "v-l2", "epsilon-l2"], "search.finalists": {"top": 1, "repeats": 1}}
+
+BROKEN_RULE = """
+from diffsearch import registry
+
+@registry.stopping_rule.register("broken-rule", needs_milestones=True)
+def broken():
+    def rule(value, others):
+        raise RuntimeError("the rule itself is broken")
+    return rule
+"""
+
+SEES_GPUS = """
+import os, ray
+from pathlib import Path
+from torch import nn
+from diffsearch import registry
+
+@registry.model.register("sees-gpus")
+class Sees(nn.Module):
+    def __init__(self, image_shape, steps, *, width: int = 1):
+        super().__init__()
+        self.layer = nn.Conv2d(image_shape[0], image_shape[0], 1)
+
+    def forward(self, x, t):
+        if x.device.type != "meta":
+            note = Path({notes!r}) / f"{{os.getpid()}}-{{os.environ.get('CUDA_VISIBLE_DEVICES')}}"
+            note.write_text(ray.get_runtime_context().get_node_id())
+        return self.layer(x)
+"""
+
+
+class Killer(Nobody):
+    """Kills the first worker that has trained an epoch: as the kernel does, without a word."""
+
+    def __init__(self, store):
+        self.store, self.killed, self.notes, self.workers = store, [], [], set()
+
+    def heard(self, task, said):
+        if isinstance(said, Trained):
+            holder = leases.read(self.store.run(task.asked.run_key).path / "lease")
+            self.workers.add(holder.pid)
+            if not self.killed:
+                self.killed.append(task.asked.run_key)
+                os.kill(holder.pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def after(tmp_path_factory, new_laboratory):
+    """A study that ran on two workers, one of which was killed, beside the same one in a single process."""
+    here, there = (new_laboratory(tmp_path_factory.mktemp(name)) for name in ("here", "there"))
+    here.run(STUDY)
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIFFSEARCH_CACHE", str(default_cache()))
+        patch.setenv("HOME", str(home))
+        killer = Killer(there.store)
+        temporary = set(Path("/tmp").iterdir())
+        there.summary = there.run(STUDY, workers=2, observer=killer)
+        there.left = {path for path in set(Path("/tmp").iterdir()) - temporary if path.name.startswith(("ds", "ray"))}
+    there.killer, there.home = killer, home
+    return here, there
+
+
+def test_a_study_on_ray_has_the_rows_of_one_in_a_single_process(after):
+    here, there = after
+    assert there.lines() == here.lines() and there.checkpoints() == here.checkpoints()
+    assert there.table() == here.table() and len(there.table()) == 7
+
+
+def test_a_killed_worker_costs_an_attempt_and_no_result(after):
+    _, there = after
+    [killed] = there.killer.killed
+    runs = {run.key: run for run in there.history().runs}
+    assert [attempt.state for attempt in runs.pop(killed).attempts] == [State.KILLED]
+    assert all(run.attempts == () for run in runs.values())
+    assert {str(run.outcome.state) for run in there.history().runs} == {"finished"}
+
+
+def test_workers_are_reused_and_are_not_the_driver(after):
+    _, there = after
+    assert os.getpid() not in there.killer.workers and len(there.killer.workers) <= 3  # two, and one for the dead
+    assert there.history().workers == 2
+
+
+def test_ray_leaves_nothing_behind(after):
+    _, there = after
+    assert there.left == set() and list(there.home.iterdir()) == []
+    assert {path.name for path in there.store.root.iterdir()} == {"runs", "studies", "references"}
+
+
+def test_no_lease_is_held_when_a_study_has_ended(after):
+    for laboratory in after:
+        held = [leases.is_held(path) for path in laboratory.store.root.rglob("lease")]
+        assert len(held) == 5 and held == [None] * 5
+
+
+def test_an_error_in_an_adapter_halts_the_study_with_its_traceback(laboratory, tmp_path):
+    file = tmp_path / "rules.py"
+    file.write_text(BROKEN_RULE)
+    changes = {"training.loss": "x0-l2"}
+    broken = {**changes, "use": [str(file)], "search.stopping": "broken-rule"}
+    with pytest.raises(RuntimeError, match="the rule itself is broken") as error:
+        laboratory.run(broken, workers=1)
+    assert any("rules.py" in str(entry.path) for entry in error.traceback)
+    [run] = laboratory.history().runs
+    assert [evaluation.epoch for evaluation in run.evaluations] == [1]  # what was scored before it is there
+    laboratory.run(changes)
+    assert [epoch for _, epoch in laboratory.trained] in ([2], [])  # the worker may have been an epoch ahead
+    assert [e.epoch for e in laboratory.history().runs[0].evaluations] == [1, 2]
+
+
+@pytest.fixture(scope="module")
+def gpu_cluster():
+    """Two nodes with two pretended GPUs each."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        node = {"num_cpus": 2, "num_gpus": 2, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+        cluster = Cluster(initialize_head=True, head_node_args=node)
+        cluster.add_node(**{key: value for key, value in node.items() if key != "include_dashboard"})
+        yield cluster
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def test_on_a_cluster_of_gpus_each_run_sees_its_share_alone(laboratory, tmp_path, gpu_cluster):
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    file = tmp_path / "sees.py"
+    file.write_text(SEES_GPUS.format(notes=str(notes)))
+    changes = {
+        "use": [str(file)],
+        "model": {"kind": "sees-gpus"},
+        "training.loss": ["x0-l2", "v-l2"],
+        "training.epochs": [1],
+        "resources": {"gpu": 1},
+    }
+    laboratory.run(changes, workers=None, address=gpu_cluster.address)
+    seen = {path.name.split("-")[1] for path in notes.iterdir() if not path.name.startswith(f"{os.getpid()}-")}
+    assert seen and seen <= {"0", "1"}
+    assert laboratory.history().workers == 4  # two GPUs on each of two nodes
+    assert {str(run.outcome.state) for run in laboratory.history().runs} == {"finished"}
+    with pytest.raises(ConfigError, match=r"asks for 1 CPU and 3 GPU.+the largest node offers 2 CPU and 2 GPU"):
+        laboratory.run(
+            {**changes, "name": "greedy", "resources": {"gpu": 3}}, workers=None, address=gpu_cluster.address
+        )
+    assert Path(gpu_cluster.head_node.get_session_dir_path()).exists()  # somebody else's cluster is left as it was
+
+
+def test_an_address_where_nothing_answers_is_an_error_of_one_line(laboratory):
+    with pytest.raises(DiffsearchError, match=r"--address 127\.0\.0\.1:1: no Ray cluster answers there"):
+        laboratory.run({}, workers=None, address="127.0.0.1:1")
+
+
+def test_a_scheduler_of_rays_is_taken_by_its_name():
+    from diffsearch.space.settings import Choice
+
+    assert runner.foreign_scheduler(Choice.of("asha")) is None
+    scheduler = runner.foreign_scheduler(Choice.of("MedianStoppingRule", min_samples_required=5))
+    assert type(scheduler).__name__ == "MedianStoppingRule"
+    with pytest.raises(DiffsearchError, match="no scheduler 'NoSuchScheduler'"):
+        runner.foreign_scheduler(Choice.of("NoSuchScheduler"))
+    with pytest.raises(DiffsearchError, match="MedianStoppingRule: "):
+        runner.foreign_scheduler(Choice.of("MedianStoppingRule", no_such_argument=1))
+
+
+def test_folders_of_dead_drivers_are_reaped_and_others_left(monkeypatch, tmp_path):
+    monkeypatch.setattr(runner, "TEMP", str(tmp_path))
+    dead = os.fork()
+    if dead == 0:
+        os._exit(0)
+    os.waitpid(dead, 0)
+    for name in (f"ds{dead}-abc", f"ds{os.getpid()}-abc", "dsomething", "ds12"):
+        (tmp_path / name).mkdir()
+    runner._reap()
+    assert {path.name for path in tmp_path.iterdir()} == {f"ds{os.getpid()}-abc", "dsomething", "ds12"}
