@@ -78,6 +78,8 @@ class Registry:
             if present is not None and not replaces and _where(present.factory) != _where(factory):
                 raise DiffsearchError(f"{self.family} '{name}' is registered already, by {_where(present.factory)}")
             self._members[name] = Member(name, factory, dict(traits), _loading_origin)
+            if _loading_origin is not None:
+                _brought[_loading_origin].append((self, self._members[name]))
             return factory
 
         return add
@@ -117,6 +119,7 @@ def suggest(read: str, known: typing.Iterable[str]) -> str:
 
 
 _loading_origin: str | None = None
+_brought: dict[str, list[tuple[Registry, Member]]] = {}  # origin → what that file registered
 
 
 def use(path: Path) -> str:
@@ -132,14 +135,18 @@ def use(path: Path) -> str:
         raise DiffsearchError(f"use: no such file: {path}")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     module_name = f"diffsearch_use_{path.stem}_{digest}"
+    for registry in FAMILIES.values():
+        registry._open_rooms()  # what the file imports of ours must not pass for the file's own
     if module_name in sys.modules:
+        for registry, member in _brought[digest]:
+            registry._members[member.name] = member
         return digest
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
         raise DiffsearchError(f"use: not a Python file: {path}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
-    _loading_origin = digest
+    _loading_origin, _brought[digest] = digest, []
     try:
         spec.loader.exec_module(module)
     except Exception as error:

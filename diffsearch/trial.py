@@ -51,6 +51,7 @@ class TrialRequest:
     keep: str = "milestones"
     use: tuple[Path, ...] = ()
     extensions: Mapping[str, str] = field(default_factory=dict)
+    measures: Mapping[str, str] = field(default_factory=dict)  # metric → what it is measured with
     environment: Mapping[str, str] = field(default_factory=dict)
     memory_limit_mb: float | None = None
 
@@ -103,13 +104,13 @@ Item: TypeAlias = Trained | Sampled | Scored
 
 def stored_evaluation(folder: RunFolder, request: TrialRequest, epoch: int, point: SamplingPoint) -> Evaluation | None:
     """The evaluation, if the store has it with every metric that is asked for."""
-    found = folder.evaluations().get(request.evaluation_key(epoch, point))
+    found = folder.evaluations(request.measures).get(request.evaluation_key(epoch, point))
     return found if found is not None and set(request.metrics) <= set(found.scores) else None
 
 
 def missing(folder: RunFolder, request: TrialRequest) -> list[tuple[int, SamplingPoint]]:
     """(epoch, sampling point) pairs that the store can't answer."""
-    known = folder.evaluations()
+    known = folder.evaluations(request.measures)
     wanted = set(request.metrics)
     return [
         (epoch, point)
@@ -183,7 +184,7 @@ class _Work:
 
     def items(self) -> Iterator[Item]:
         recorded = {record.epoch for record in self.folder.epochs()}
-        known = self.folder.evaluations()
+        known = self.folder.evaluations(self.request.measures)
         for milestone in self.request.milestones:
             keys = {self.request.evaluation_key(milestone, point): point for point in self.request.points}
             wanted = set(self.request.metrics)

@@ -87,11 +87,11 @@ def load(choice: Choice, cache: Path | None = None) -> ImageData:
         DataError: absent, unreadable or empty; the message names the file and the remedy.
         DiffsearchError: unknown name.
     """
-    return _load(choice, cache or cache_files.default_cache())
+    return _load(choice, cache or cache_files.default_cache(), registry.dataset.member(choice.name).origin)
 
 
 @functools.lru_cache(maxsize=8)
-def _load(choice: Choice, cache: Path) -> ImageData:
+def _load(choice: Choice, cache: Path, origin: str | None) -> ImageData:
     data: ImageData = registry.dataset.build(choice.name, cache, **choice.kwargs)
     return data
 

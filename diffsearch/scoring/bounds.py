@@ -13,7 +13,15 @@ from diffsearch.errors import MetricError
 from diffsearch.files import replace_file
 from diffsearch.records import Bounds
 from diffsearch.scoring.features import Extractor
-from diffsearch.scoring.metrics import MetricName, check_fit, extractor_of, parse, reference_for, score_features
+from diffsearch.scoring.metrics import (
+    MetricName,
+    check_fit,
+    extractor_of,
+    measure,
+    parse,
+    reference_for,
+    score_features,
+)
 from diffsearch.scoring.reference import Reference, from_features, shipped
 from diffsearch.space.settings import as_json
 
@@ -33,7 +41,7 @@ def bounds(metric: str, data: ImageData, samples: int, folder: Path, seed: int =
     check_fit(name, (samples, *data.image_shape), data)
     extractor = extractor_of(name)
     against = reference_for(name, data, folder)
-    determinants = [metric, data.content, against.data, extractor.content, samples, seed]
+    determinants = [metric, data.content, against.data, measure(name), samples, seed]
     digest = hashlib.sha256(json.dumps(determinants).encode()).hexdigest()[:16]
     path = folder / f"bounds-{metric}-{samples}-{digest}.json"
     if path.is_file():

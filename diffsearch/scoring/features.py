@@ -115,7 +115,7 @@ def inception_weights(weights: str | None = None, *, download: bool = True) -> P
         return path
     remedy = (
         f"fid and kid need Inception's weights, which aren't on this machine: get {URL_INCEPTION_V3} "
-        f"and put it at {path}; `diffsearch features fetch inception --weights FILE` does that for a file that you have"
+        f"and put it at {path}; `diffsearch features install FILE` does that for a file that you have"
     )
     if not download or not _reachable(URL_INCEPTION_V3):
         raise MetricError(remedy)
@@ -164,7 +164,6 @@ def _reachable(url: str) -> bool:
     return True
 
 
-@functools.lru_cache(maxsize=4)
 def extractor(name: str) -> Extractor:
     """The extractor of that name with its default options, loaded once a process.
 
@@ -172,6 +171,11 @@ def extractor(name: str) -> Extractor:
         MetricError: its weights are not to be had.
         DiffsearchError: unknown name.
     """
+    return _extractor(name, registry.extractor.member(name).origin)
+
+
+@functools.lru_cache(maxsize=4)
+def _extractor(name: str, origin: str | None) -> Extractor:
     built: Extractor = registry.extractor.build(name)
     return built
 

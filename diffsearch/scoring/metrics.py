@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -159,7 +159,16 @@ def score_features(name: MetricName, features: np.ndarray, against: Reference) -
     if not np.isfinite(features).all():
         raise MetricError(f"{name}: the features hold NaN or infinity")
     found: Score = registry.metric.build(name.kind, features, against)
-    return found
+    return replace(found, extractor=measure(name))
+
+
+def measure(name: MetricName) -> str:
+    """What a score was measured with: the extractor's content, and the hashes of the user's files that took part.
+
+    Scores of different measures are never compared, and one of another measure is computed anew.
+    """
+    members = registry.extractor.member(name.extractor), registry.metric.member(name.kind)
+    return "+".join([extractor_of(name).content, *(member.origin for member in members if member.origin)])
 
 
 def reference_for(name: MetricName, data: ImageData, folder: Path) -> Reference:

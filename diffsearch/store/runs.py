@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,17 +87,24 @@ class RunFolder:
         lease.check()
         append_line(self.path / CURVES, record.to_json())
 
-    def evaluations(self) -> dict[str, Evaluation]:
-        """Evaluation key → evaluation; of each metric the first line counts, a later line may add metrics."""
+    def evaluations(self, measures: Mapping[str, str] | None = None) -> dict[str, Evaluation]:
+        """Evaluation key → evaluation; of each metric the first line counts, a later line may add metrics.
+
+        Args:
+            measures: metric → what it must have been measured with; scores of another measure are left out.
+        """
         merged: dict[str, Evaluation] = {}
         for line in read_lines(self.path / SCORES):
-            new = Evaluation.from_json(line)
+            kept = {
+                name: score
+                for name, score in line["scores"].items()
+                if measures is None or measures.get(name, score["extractor"]) == score["extractor"]
+            }
+            if not kept:
+                continue
+            new = Evaluation.from_json({**line, "scores": kept})
             old = merged.get(new.key)
-            if old is not None:
-                line["scores"] = {**line["scores"], **old.to_json()["scores"]}
-                line["sampling_s"], line["scoring_s"] = old.sampling_s, old.scoring_s
-                new = Evaluation.from_json(line)
-            merged[new.key] = new
+            merged[new.key] = new if old is None else replace(old, scores={**new.scores, **old.scores})
         return merged
 
     def add_evaluation(self, lease: Lease, evaluation: Evaluation) -> None:

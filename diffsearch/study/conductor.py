@@ -99,6 +99,7 @@ class Conductor:
         self._search_over = False
         self._ids = 0
         self.halted = False
+        self.answered: Callable[[Asked, Outcome], object] = lambda asked, outcome: None  # told of what the store had
         self.stop_requests: set[str] = set()  # run keys, or beginnings of them, that a person wants stopped
         self._first: deque[Trial | Proposal] = deque()
         self._recall()
@@ -143,7 +144,7 @@ class Conductor:
             return True
         if epoch == task.asked.milestones[-1] or self.halted:
             return True
-        if any(task.asked.run_key.startswith(request) for request in self.stop_requests):
+        if self._unwanted(task.asked):
             return False
         return task.trial is None or not self._stops(task.asked.run_key, epoch, score)
 
@@ -151,15 +152,16 @@ class Conductor:
         """The objective of an evaluation, lower is better."""
         return self.sign * item.evaluation.scores[self.spec.evaluation.objective].value
 
-    def stop(self, task: Task, epoch: int, reason: str) -> Outcome:
+    def stop(self, task: Task, epoch: int) -> Outcome:
         """Stop a run at a milestone whose score it has earned: this study's decision, not the run's own end."""
         details = {"epoch": epoch, "milestones": list(task.wanted)}
+        reason = "by hand" if self._unwanted(task.asked) else str(self.spec.search.stopping)
         return self.ended(task, Outcome(State.STOPPED_EARLY, f"{reason} after epoch {epoch}", details))
 
     def ended(self, task: Task, outcome: Outcome) -> Outcome:
         """Take the end of an attempt: tell the search, or try again as its cause deserves."""
         if outcome.state == State.FINISHED and task.asked.milestones != task.wanted:
-            return self.stop(task, task.asked.milestones[-1], str(self.spec.search.stopping))
+            return self.stop(task, task.asked.milestones[-1])
         del self._flying[task.id]
         if outcome.state in (State.KILLED, State.OUT_OF_MEMORY):
             self.ledger.attempt(task.asked.run_key, outcome)
@@ -170,6 +172,9 @@ class Conductor:
                 return outcome
         self._settle(task.asked, task.trial, outcome)
         return outcome
+
+    def _unwanted(self, asked: Asked) -> bool:
+        return any(asked.run_key.startswith(request) for request in self.stop_requests)
 
     def put_back(self, task: Task) -> None:
         """Hand a task out again, before others."""
@@ -267,6 +272,7 @@ class Conductor:
         ran_out = self._ran_out(asked, folder)
         if ran_out is not None:
             self._settle(asked, trial, ran_out)
+            self.answered(asked, ran_out)
             return
         lacking = {epoch for epoch, _ in missing(folder, task.request)}
         self._flying[task.id] = task
@@ -280,9 +286,9 @@ class Conductor:
                 if found is not None:
                     going = self.heard(task, Scored(found, number == len(asked.points), reused=True))
         if not lacking:
-            self.ended(task, Outcome(State.FINISHED))
+            self.answered(asked, self.ended(task, Outcome(State.FINISHED)))
         elif not going:
-            self.stop(task, earned, str(self.spec.search.stopping))
+            self.answered(asked, self.stop(task, earned))
         else:
             del self._flying[task.id]
             self._ready.append(task)

@@ -39,6 +39,7 @@ class Header:
     train_images: int
     asks: str
     extensions: Mapping[str, str]
+    measures: Mapping[str, str]
     facts: Mapping[str, str]
     bounds: tuple[Bounds, ...] = ()
 
@@ -106,7 +107,7 @@ class StudyFolder:
         )
 
     def _evaluations(self, folder: RunFolder, asked: Asked) -> Iterable[Any]:
-        known = folder.evaluations()
+        known = folder.evaluations(self.header.measures)
         for epoch in asked.milestones:
             for point in asked.points:
                 key = evaluation_key(

@@ -48,4 +48,4 @@ def _execute(
                 return conductor.ended(task, end.value)
             listen(task, item)
             if not conductor.heard(task, item) and isinstance(item, Scored):
-                return conductor.stop(task, item.evaluation.epoch, str(conductor.spec.search.stopping))
+                return conductor.stop(task, item.evaluation.epoch)

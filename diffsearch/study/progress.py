@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from diffsearch.records import Evaluation, Outcome, State
@@ -78,6 +79,14 @@ class Progress:
             case Scored(evaluation, _, reused):
                 self.evaluations += not reused
                 self.scored(task.asked, evaluation)
+
+    def answered(self, asked: Asked, outcome: Outcome, evaluations: Iterable[Evaluation]) -> None:
+        """Take a run that ended without a worker of this session."""
+        self.ended[asked.stage, asked.run_key] = outcome
+        if not outcome.ok:
+            self.failed.append((asked, outcome))
+        for evaluation in evaluations:
+            self.scored(asked, evaluation)
 
     def scored(self, asked: Asked, evaluation: Evaluation) -> None:
         """Take an evaluation, new or from the store."""

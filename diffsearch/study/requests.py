@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from diffsearch.records import State
+from diffsearch.scoring.metrics import measure, parse
 from diffsearch.space.axes import finalist_points, sampling_points, settings_at
 from diffsearch.space.settings import Point, StudySpec
 from diffsearch.store import Store, run_key
@@ -34,12 +36,18 @@ class Requests:
     session: str
     environment: Mapping[str, str]
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "space", space_hash(self.spec, self.content))
-        object.__setattr__(self, "asks", asks_hash(self.spec, self.content))
+    @cached_property
+    def space(self) -> str:
+        return space_hash(self.spec, self.content)
 
-    space: str = ""
-    asks: str = ""
+    @cached_property
+    def asks(self) -> str:
+        return asks_hash(self.spec, self.content)
+
+    @cached_property
+    def measures(self) -> Mapping[str, str]:
+        """Metric → what it is measured with. Raises MetricError where an extractor can't be had."""
+        return {metric: measure(parse(metric)) for metric in self.spec.evaluation.metrics}
 
     def search_run(self, point: Point, repeat: int, epochs: int | None) -> Asked:
         """A run of the search, to every milestone up to `epochs`."""
@@ -92,6 +100,7 @@ class Requests:
             keep=self.spec.keep,
             use=self.spec.use,
             extensions=self.spec.extensions,
+            measures=self.measures,
             environment=self.environment,
         )
 

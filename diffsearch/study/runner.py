@@ -179,9 +179,9 @@ class _Link(_NotKept):
         task = self.tasks.pop(trial_id)
         self.listen(task, self.conductor.ended(task, outcome))
 
-    def stop(self, trial_id: str, epoch: int, reason: str) -> None:
+    def stop(self, trial_id: str, epoch: int) -> None:
         task = self.tasks.pop(trial_id)
-        self.listen(task, self.conductor.stop(task, epoch, reason))
+        self.listen(task, self.conductor.stop(task, epoch))
 
 
 class _Asker(Searcher):
@@ -220,7 +220,7 @@ class _Listener(FIFOScheduler):
 
     def __init__(self, link: _Link, stopping: Choice) -> None:
         super().__init__()
-        self._link, self._name, self._foreign = link, str(stopping), foreign_scheduler(stopping)
+        self._link, self._foreign = link, foreign_scheduler(stopping)
         self._shown: set[str] = set()  # trials that the foreign scheduler was told of
         self._oom_kills = _oom_kills()
 
@@ -237,7 +237,7 @@ class _Listener(FIFOScheduler):
                 self._link.listen(task, item)
                 going = self._link.conductor.heard(task, item)
                 if isinstance(item, Scored) and not (going and self._goes_on(controller, trial, result, item)):
-                    self._link.stop(trial.trial_id, item.evaluation.epoch, self._name)
+                    self._link.stop(trial.trial_id, item.evaluation.epoch)
                     return str(TrialScheduler.STOP)
             return str(TrialScheduler.CONTINUE)
 

@@ -16,7 +16,7 @@ from diffsearch.errors import StoreError
 from diffsearch.files import replace_file
 from diffsearch.records import Bounds, Outcome
 from diffsearch.scoring.bounds import bounds
-from diffsearch.scoring.metrics import extractor_of, parse
+from diffsearch.scoring.metrics import parse
 from diffsearch.space.axes import grid_size, member_at
 from diffsearch.space.settings import StudySpec, as_json, canonical
 from diffsearch.store import Lease, LeaseHeld, Store
@@ -26,7 +26,7 @@ from diffsearch.study.facts import environment
 from diffsearch.study.history import Header, StudyFolder
 from diffsearch.study.identity import asks_hash, space_hash
 from diffsearch.study.journal import SearchJournal
-from diffsearch.study.ledger import Ledger
+from diffsearch.study.ledger import Asked, Ledger
 from diffsearch.study.progress import Progress
 from diffsearch.study.requests import Requests
 from diffsearch.trial import Item, Trained
@@ -99,11 +99,11 @@ class Session:
             self.spec.search.algorithm,
             self.spec.seed,
         )
-        self.header = self._header(asks)
-        replace_file(self.path / "study.yaml", self.spec.text.encode())
-        self.header.write(self.path)
         wall_before = self.ledger.wall_s
         requests = Requests(self.spec, self.store, self.data.content, self.ledger, self.id, environment())
+        self.header = self._header(requests)
+        replace_file(self.path / "study.yaml", self.spec.text.encode())
+        self.header.write(self.path)
         shape, elapsed = self.data.image_shape, lambda: wall_before + self.elapsed_s
         self.conductor = Conductor(requests, journal, shape, elapsed)
         self.progress = Progress(
@@ -115,6 +115,7 @@ class Session:
             wall_before,
         )
         self._recall_progress()
+        self.conductor.answered = self._answered
 
     @property
     def elapsed_s(self) -> float:
@@ -180,17 +181,15 @@ class Session:
             request.unlink(missing_ok=True)
 
     def _recall_progress(self) -> None:
-        folder = self.folder
         for asked in self.ledger.of(self.conductor.requests.asks):
             outcome = self.ledger.end_of(asked)
-            if outcome is None:
-                continue
-            self.progress.ended[asked.stage, asked.run_key] = outcome
-            if not outcome.ok:
-                self.progress.failed.append((asked, outcome))
-            else:
-                for evaluation in folder.run(asked).evaluations:
-                    self.progress.scored(asked, evaluation)
+            if outcome is not None:
+                self._answered(asked, outcome)
+
+    def _answered(self, asked: Asked, outcome: Outcome) -> None:
+        """A run that needs no worker: it ended before, or the store has all of it."""
+        evaluations = self.folder.run(asked).evaluations if outcome.ok else ()
+        self.progress.answered(asked, outcome, evaluations)
 
     def _expected(self) -> int | None:
         search, finals = self.spec.search, self.spec.search.finalists
@@ -204,9 +203,9 @@ class Session:
         """Of the last session that computed something; 0 before the first."""
         return int(self.ledger.sessions[-1]["workers"]) if self.ledger.sessions else 0
 
-    def _header(self, asks: str) -> Header:
+    def _header(self, requests: Requests) -> Header:
         spec, objective = self.spec, parse(self.spec.evaluation.objective)
-        hashes = {f"extractor {parse(m).extractor}": extractor_of(parse(m)).content for m in spec.evaluation.metrics}
+        hashes = {f"extractor {parse(metric).extractor}": what for metric, what in requests.measures.items()}
         return Header(
             name=spec.name,
             objective=spec.evaluation.objective,
@@ -220,8 +219,9 @@ class Session:
             command=self.command,
             workers=self._workers_before(),
             train_images=len(self.data.train),
-            asks=asks,
+            asks=requests.asks,
             extensions=dict(spec.extensions),
+            measures=requests.measures,
             facts={**environment(), **hashes, "data": f"{self.data.name} {self.data.content}", "seed": str(spec.seed)},
         )
 

@@ -5,6 +5,7 @@ Written by one queued thread of the driver. If MLflow is down or locked the stud
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -13,7 +14,7 @@ import queue
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -224,13 +225,29 @@ def read(name: str, uri: str) -> StudyHistory:
     Raises:
         TrackingDown: it isn't there, isn't whole, or MLflow doesn't answer.
     """
-    return _guard(uri, lambda: _read(name, uri))
+    with _pointed_at(uri):
+        return _guard(uri, lambda: _read(name, uri))
+
+
+@contextlib.contextmanager
+def _pointed_at(uri: str) -> Iterator[None]:
+    """MLflow's process-wide address, which it also writes into the environment, for the while of a block."""
+    import mlflow
+
+    variable, address = os.environ.get("MLFLOW_TRACKING_URI"), mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(address)
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+        if variable is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = variable
 
 
 def _read(name: str, uri: str) -> StudyHistory:
     import mlflow
 
-    mlflow.set_tracking_uri(uri)
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         raise TrackingDown(f"no MLflow database at {uri}.")
     table = mlflow.search_runs(experiment_names=[name], filter_string="tags.`diffsearch.kind` != ''")

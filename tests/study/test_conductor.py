@@ -68,20 +68,20 @@ def test_a_study_asks_for_as_many_runs_as_it_says(open_study, algorithm):
     assert answer(open_study({**changes, "search.algorithm": algorithm, "search.runs": 7})) == 7
 
 
-def test_a_thousand_trials_cost_as_much_each_at_the_end_as_at_the_beginning(open_study):
+def test_a_trial_costs_no_more_at_the_end_than_at_the_beginning(open_study):
     """Overhead without execution, in processor time, per trial: below 60 ms, and not growing with their number."""
-    conductor = open_study({**RATES, "search.algorithm": "random", "search.runs": 600, "search.stopping": "asha"})
+    conductor = open_study({**RATES, "search.algorithm": "random", "search.runs": 300, "search.stopping": "asha"})
     spent, began = [], time.process_time()
     while isinstance(task := conductor.next(), Task):
         finish(conductor, task, float(hash(task.id) % 1000))
         spent.append(time.process_time() - began)
         began = time.process_time()
-    first, last = sum(spent[50:150]) / 100, sum(spent[-100:]) / 100
-    assert len(spent) == 600 and last < 0.06 and last < 2.5 * first, (first, last)
+    first, last = sum(spent[30:90]) / 60, sum(spent[-60:]) / 60
+    assert len(spent) == 300 and last < 0.06 and last < 2.5 * first, (first, last)
 
 
 def test_a_failed_run_is_no_longer_among_those_that_others_are_compared_with(open_study):
-    """It earned a score at the first milestone and diverged after it: the rung forgets it, as a resumed session does."""
+    """It earned a score at the first milestone and diverged after it: a resumed session forgets it too."""
     changes = {**RATES, "search.algorithm": "random", "search.runs": 2, "search.stopping": "asha"}
     conductor = open_study(changes)
     first = conductor.next()

@@ -161,10 +161,9 @@ def test_on_a_cluster_of_gpus_each_run_sees_its_share_alone(laboratory, tmp_path
     assert seen and seen <= {"0", "1"}
     assert laboratory.history().workers == 4  # two GPUs on each of two nodes
     assert {str(run.outcome.state) for run in laboratory.history().runs} == {"finished"}
-    with pytest.raises(ConfigError, match=r"asks for 1 CPU and 3 GPU.+the largest node offers 2 CPU and 2 GPU"):
-        laboratory.run(
-            {**changes, "name": "greedy", "resources": {"gpu": 3}}, workers=None, address=gpu_cluster.address
-        )
+    greedy = {**changes, "seed": 1, "resources": {"gpu": 3}}  # another seed: what the store has needs no GPU
+    with pytest.raises(ConfigError, match=r"(?s)asks for 1 CPU and 3 GPU.+the largest node offers 2 CPU and 2 GPU"):
+        laboratory.run(greedy, workers=None, address=gpu_cluster.address)
     assert Path(gpu_cluster.head_node.get_session_dir_path()).exists()  # somebody else's cluster is left as it was
 
 
