@@ -10,7 +10,7 @@ from typing import Any
 
 import diffsearch
 from diffsearch.study import runner
-from diffsearch.study.session import Nobody
+from diffsearch.study.observer import Nobody
 
 HERE = Path(__file__).parent
 

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+    from diffsearch.study.driver import Summary
+    from diffsearch.study.observer import Observer
     from diffsearch.study.plan import Plan
-    from diffsearch.study.session import Observer, Summary
 
 DEFAULT_STORE = Path(".diffsearch")
 REPORTS = Path("reports")
@@ -119,7 +120,7 @@ class Study:
         Raises:
             StoreError, DataError, MetricError, ConfigError: the study can't begin; nothing was run.
         """
-        from diffsearch.study.session import run_study
+        from diffsearch.study.driver import run_study
 
         return run_study(
             self.spec,

@@ -20,8 +20,9 @@ from diffsearch.space.load import loads
 from diffsearch.space.settings import StudySpec
 from diffsearch.store import Store
 from diffsearch.study.conductor import Task
+from diffsearch.study.driver import Summary, run_study
 from diffsearch.study.history import StudyFolder
-from diffsearch.study.session import Nobody, Summary, run_study
+from diffsearch.study.observer import Nobody
 from diffsearch.trial import Item, Scored, Trained
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -14,7 +14,7 @@ from diffsearch.report.ledger import ALONE, NEW, entry, ledger
 from diffsearch.report.ranks import Winner, winner
 
 if TYPE_CHECKING:
-    from diffsearch.study.session import Summary
+    from diffsearch.study.driver import Summary
 
 
 def winner_line(history: StudyHistory) -> str:

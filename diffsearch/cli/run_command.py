@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from diffsearch.api import Study
     from diffsearch.cli.streams import Terminal
     from diffsearch.cli.watch import Watcher
-    from diffsearch.study.session import Summary
+    from diffsearch.study.driver import Summary
 
 LOG = "ray.log"  # in the study's folder: what Ray and its workers write while it runs
 FAILED, INTERRUPTED = 1, 130

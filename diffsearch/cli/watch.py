@@ -59,7 +59,7 @@ class Watcher:
         """The last words after Ctrl-C."""
         self.end([f"{self.heard_interrupt}  done. {GOES_ON}"], facts)
 
-    # --- told by the session (diffsearch.study.session.Observer) ---
+    # --- told by the session (diffsearch.study.observer.Observer) ---
 
     def began(self, progress: Progress, workers: int) -> None:
         self.progress = progress

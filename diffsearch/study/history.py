@@ -83,7 +83,11 @@ class StudyFolder:
     def history(self) -> StudyHistory:
         runs = [self.run(asked) for asked in self.asked()]
         return assemble(
-            self.header, runs, self.ledger.wall_s, len(self.ledger.sessions), f"the store ({self.store.root})"
+            self.header,
+            runs,
+            self.ledger.wall_s,
+            len(self.ledger.sessions),
+            f"the store ({from_here(str(self.store.root))})",
         )
 
     def run(self, asked: Asked) -> RunHistory:
@@ -115,6 +119,11 @@ class StudyFolder:
                 )
                 if key in known and self.header.objective in known[key].scores:
                     yield known[key]
+
+
+def from_here(address: str) -> str:
+    """An address or path without the working directory, which means nothing to another reader."""
+    return address.replace(f"{Path.cwd()}/", "")
 
 
 def assemble(header: Header, runs: Iterable[RunHistory], wall_s: float, sessions: int, read_from: str) -> StudyHistory:

@@ -12,9 +12,7 @@ import contextlib
 import json
 import logging
 import os
-import re
 import shutil
-import signal
 import socket
 import tempfile
 import time
@@ -23,8 +21,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -55,11 +51,11 @@ from diffsearch.records import Outcome, State  # noqa: E402
 from diffsearch.space.settings import Choice, StudySpec, to_value  # noqa: E402
 from diffsearch.study import items  # noqa: E402
 from diffsearch.study.conductor import Conductor, Signal, Task  # noqa: E402
+from diffsearch.study.host import TEMP, on_sigint, oom_kills, reap_folders  # noqa: E402
 from diffsearch.study.requests import Requests  # noqa: E402
 from diffsearch.study.resources import Share, largest_run, measure_peak, share_out, worker_device  # noqa: E402
 from diffsearch.trial import Item, Scored, TrialRequest, run_trial  # noqa: E402
 
-TEMP = "/tmp"  # Ray's socket paths must stay short
 STEP_S = 0.25  # a worker reports at most this often, but at each milestone
 PATIENCE_S = 10.0  # for a cluster to answer
 GRACE_S = 3.0  # after one Ctrl-C, for steps under way to end and be written
@@ -222,7 +218,7 @@ class _Listener(FIFOScheduler):
         super().__init__()
         self._link, self._foreign = link, foreign_scheduler(stopping)
         self._shown: set[str] = set()  # trials that the foreign scheduler was told of
-        self._oom_kills = _oom_kills()
+        self._oom_kills = oom_kills()
 
     def on_trial_result(self, controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
         with self._link.guarded():
@@ -261,7 +257,7 @@ class _Listener(FIFOScheduler):
             if trial.trial_id not in self._link.tasks:
                 return
             if dead:
-                before, self._oom_kills = self._oom_kills, _oom_kills()
+                before, self._oom_kills = self._oom_kills, oom_kills()
                 state = State.OUT_OF_MEMORY if self._oom_kills > before else State.KILLED
                 reason = "the machine ran out of memory" if state == State.OUT_OF_MEMORY else "its worker process died"
                 self._link.end(trial.trial_id, Outcome(state, reason))
@@ -315,7 +311,7 @@ def run(
         interrupts.append(time.monotonic())
         on_interrupt(len(interrupts))
 
-    with tempfile.TemporaryDirectory(prefix="dsr-", dir=TEMP) as results, _on_sigint(interrupt):
+    with tempfile.TemporaryDirectory(prefix="dsr-", dir=TEMP) as results, on_sigint(interrupt):
         tuner = tune.Tuner(
             tune.with_resources(RunTrainable, share.bundle()),
             tune_config=tune.TuneConfig(
@@ -359,7 +355,7 @@ def cluster(address: str | None, workers: int | None = None) -> Iterator[dict[st
     temp = None
     if address is None:
         os.environ["RAY_AUTH_MODE"] = "disabled"  # a private instance, on loopback
-        _reap()
+        reap_folders()
         temp = Path(tempfile.mkdtemp(prefix=f"ds{os.getpid()}-", dir=TEMP))
         atexit.register(shutil.rmtree, temp, ignore_errors=True)
         common |= {
@@ -432,35 +428,3 @@ def _error_of(trial: Trial) -> BaseException | None:
         with Path(file).open("rb") as content:
             return ray.cloudpickle.load(content)  # type: ignore[no-any-return]
     return None
-
-
-def _oom_kills() -> int:
-    """Processes of this machine's control group that the kernel ended for want of memory."""
-    for name in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
-        with contextlib.suppress(OSError):
-            found = re.search(r"^oom_kill (\d+)", Path(name).read_text(), re.MULTILINE)
-            if found:
-                return int(found.group(1))
-    return 0
-
-
-def _reap() -> None:
-    """Remove the temporary folders of drivers that were killed."""
-    for folder in Path(TEMP).glob("ds[0-9]*-*"):
-        pid = re.match(r"ds(\d+)-", folder.name)
-        if pid and not psutil.pid_exists(int(pid.group(1))):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _on_sigint(handler: Callable[[int, types.FrameType | None], None]) -> Iterator[None]:
-    import threading
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -1,25 +1,19 @@
-"""One driver's session on a study: claim it, take up what is known, execute what is missing, leave a whole history."""
+"""What one driver holds while it works on a study: its ledger, journal, conductor, progress and tracker."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import time
 import uuid
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from diffsearch.data.datasets import ImageData
-from diffsearch.data.datasets import load as load_data
-from diffsearch.errors import StoreError
 from diffsearch.files import replace_file
 from diffsearch.records import Bounds, Outcome
 from diffsearch.scoring.bounds import bounds
 from diffsearch.scoring.metrics import parse
-from diffsearch.space.axes import grid_size, member_at
-from diffsearch.space.settings import StudySpec, as_json, canonical
-from diffsearch.store import Lease, LeaseHeld, Store
+from diffsearch.space.axes import grid_size
+from diffsearch.space.settings import StudySpec
+from diffsearch.store import Lease, Store
 from diffsearch.study import tracking
 from diffsearch.study.conductor import Conductor, Task
 from diffsearch.study.facts import environment
@@ -27,46 +21,13 @@ from diffsearch.study.history import Header, StudyFolder
 from diffsearch.study.identity import asks_hash, space_hash
 from diffsearch.study.journal import SearchJournal
 from diffsearch.study.ledger import Asked, Ledger
+from diffsearch.study.observer import Observer
 from diffsearch.study.progress import Progress
 from diffsearch.study.requests import Requests
 from diffsearch.trial import Item, Trained
 
 TICK_S = 5.0
-TRACKING_PATIENCE_S = 60.0
 STOP_REQUESTS = "stop"
-SYNCED = "mlflow.synced"
-
-
-class Observer(Protocol):
-    """Who watches a session: the command line's live table, or nobody."""
-
-    def began(self, progress: Progress, workers: int) -> None: ...
-    def heard(self, task: Task, said: Item | Outcome | None) -> None: ...
-    def beat(self) -> None: ...
-    def note(self, text: str) -> None: ...
-    def interrupted(self, times: int, running: int) -> None: ...
-
-
-class Nobody:
-    """Watches and says nothing."""
-
-    def began(self, progress: Progress, workers: int) -> None: ...
-    def heard(self, task: Task, said: Item | Outcome | None) -> None: ...
-    def beat(self) -> None: ...
-    def note(self, text: str) -> None: ...
-    def interrupted(self, times: int, running: int) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What a session did."""
-
-    folder: StudyFolder
-    interrupted: bool
-    trained_epochs: int
-    evaluations: int
-    runs: int  # of the study, finalists included
-    wall_s: float
 
 
 @dataclass
@@ -224,120 +185,3 @@ class Session:
             measures=requests.measures,
             facts={**environment(), **hashes, "data": f"{self.data.name} {self.data.content}", "seed": str(spec.seed)},
         )
-
-
-@contextlib.contextmanager
-def claimed(store: Store, name: str, note: Callable[[str], None]) -> Iterator[Lease]:
-    """The lease of a study's folder; a second driver is told who holds it.
-
-    Args:
-        note: told where it takes a minute to see that a driver on another host is gone.
-
-    Raises:
-        StoreError: somebody else runs this study now.
-    """
-    try:
-        lease = Lease.claim_or_watch(store.study(name) / "lease", "driver", note)
-    except LeaseHeld as held:
-        raise StoreError(f"study '{name}' is being run by {held}. Wait for it, or end it, then run again.") from None
-    with lease:
-        yield lease
-
-
-def run_study(
-    spec: StudySpec,
-    store: Store,
-    *,
-    command: str,
-    address: str | None = None,
-    workers: int | None = None,
-    tracking_uri: str | None = None,
-    observer: Observer | None = None,
-) -> Summary:
-    """Finish a study: compute what the store lacks of it, and nothing else.
-
-    Raises:
-        StoreError: another driver holds the study, or the store can't be used.
-        DataError, MetricError, ConfigError: the study can't begin; nothing was run.
-    """
-    observer = observer or Nobody()
-    with claimed(store, spec.name, observer.note) as lease:
-        data = load_data(member_at(spec.fixed, "data"))
-        session = Session(spec, store, lease, data, observer, command)
-        uri = tracking.tracking_uri(store, tracking_uri)
-        first = session.conductor.next()
-        interrupted = False
-        if isinstance(first, Task):
-            session.conductor.put_back(first)
-            interrupted = _execute(session, address, workers, uri)
-        if not interrupted:
-            session.compute_bounds()
-            _complete_view(session, uri)
-        return Summary(
-            folder=session.folder,
-            interrupted=interrupted,
-            trained_epochs=session.progress.trained_epochs,
-            evaluations=session.progress.evaluations,
-            runs=session.ledger.count(session.conductor.requests.asks),
-            wall_s=session.elapsed_s,
-        )
-
-
-def _execute(session: Session, address: str | None, workers: int | None, uri: str) -> bool:
-    """Let Ray Tune do what is left; True if Ctrl-C ended it."""
-    session.compute_bounds()
-    if workers == 0:
-        return _execute_here(session, uri)
-    from diffsearch.study import runner
-
-    with runner.cluster(address, workers):
-        share = runner.share(session.spec, session.data)
-        tracker = session.begin(share.workers, uri)
-        patience_s = TRACKING_PATIENCE_S
-        try:
-            runner.run(
-                session.conductor,
-                share,
-                listen=session.listen,
-                beat=session.beat,
-                on_interrupt=lambda times: session.observer.interrupted(times, len(session.progress.running)),
-                stopping=session.spec.search.stopping,
-            )
-        except runner.Interrupted:
-            patience_s = 2.0
-            return True
-        finally:
-            session.ledger.tick(session.id, session.elapsed_s)
-            tracker.close(patience_s)
-    return False
-
-
-def _execute_here(session: Session, uri: str) -> bool:
-    """As `_execute`, without Ray; a Ctrl-C takes hold between two items."""
-    from diffsearch.study import inprocess
-
-    tracker = session.begin(1, uri)
-    try:
-        inprocess.run(session.conductor, session.listen, session.beat)
-    except KeyboardInterrupt:
-        return True
-    finally:
-        session.ledger.tick(session.id, session.elapsed_s)
-        tracker.close(TRACKING_PATIENCE_S)
-    return False
-
-
-def _complete_view(session: Session, uri: str) -> None:
-    """Give MLflow what it lacks: runs that a killed session left half told, and the study's own end."""
-    mark = session.path / SYNCED
-    known = [uri, as_json(session.header), len(session.ledger.ended), session.ledger.wall_s]
-    stamp = hashlib.sha256(canonical(known).encode()).hexdigest()
-    down = session.tracker is not None and session.tracker.is_down
-    if down or (mark.exists() and mark.read_text() == stamp):
-        return
-    runs = session.folder.history().runs
-    tracker = tracking.Tracker(session.folder, uri, session.observer.note)
-    tracker.put(lambda view: view.catch_up(runs))
-    tracker.put(lambda view: view.study("FINISHED"))
-    tracker.put(lambda view: replace_file(mark, stamp.encode()))
-    tracker.close(TRACKING_PATIENCE_S)

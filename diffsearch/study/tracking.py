@@ -24,7 +24,7 @@ from diffsearch.errors import DiffsearchError, StoreError
 from diffsearch.records import Evaluation, RunHistory, State, StudyHistory
 from diffsearch.space.settings import as_json, show
 from diffsearch.store import Store
-from diffsearch.study.history import Header, StudyFolder, assemble
+from diffsearch.study.history import Header, StudyFolder, assemble, from_here
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -270,7 +270,7 @@ def _read(name: str, uri: str) -> StudyHistory:
     if missing := [run for run in wanted if tuple(run) not in at]:
         raise TrackingDown(f"MLflow at {uri} lacks {len(missing)} of the {len(wanted)} runs of '{name}'.")
     runs = [RunHistory.from_json(mlflow.artifacts.load_dict(f"{at[tuple(run)]}/{RUN_FILE}")) for run in wanted]
-    return assemble(header, runs, wall_s, sessions, f"MLflow ({uri})")
+    return assemble(header, runs, wall_s, sessions, f"MLflow ({from_here(uri)})")
 
 
 def epoch_metrics(record: Mapping[str, Any]) -> dict[str, float]:

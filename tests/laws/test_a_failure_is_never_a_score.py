@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from diffsearch.records import Outcome, Score, State
 from diffsearch.study.conductor import MAX_KILLS
-from diffsearch.study.session import Nobody
+from diffsearch.study.observer import Nobody
 from diffsearch.trial import Scored, run_trial
 
 ABSURD = {"training.learning_rate": [1e-3, 1e30], "training.loss": "x0-l2"}

@@ -12,7 +12,8 @@ from diffsearch.errors import StoreError
 from diffsearch.files import append_line, read_lines
 from diffsearch.records import EpochRecord, Outcome, State
 from diffsearch.store import Lease, LeaseLost, Store
-from diffsearch.study.session import Nobody, claimed
+from diffsearch.study.driver import claimed
+from diffsearch.study.observer import Nobody
 from diffsearch.trial import run_trial
 
 ONE = {"training.loss": "x0-l2"}

@@ -40,7 +40,7 @@ def test_a_second_run_takes_seconds_and_needs_no_ray(laboratory):
     study.write_text(yaml.safe_dump(yaml.safe_load(laboratory.spec().text)))
     code = (
         "import sys, time; from pathlib import Path; from diffsearch.space.load import load; "
-        "from diffsearch.store import Store; from diffsearch.study.session import run_study; "
+        "from diffsearch.store import Store; from diffsearch.study.driver import run_study; "
         f"store = Store.open(Path({str(laboratory.store.root)!r})); spec = load({str(study)!r}); "
         f"summary = run_study(spec, store, command='', tracking_uri={'http://127.0.0.1:1'!r}); "
         "print(summary.trained_epochs, summary.evaluations, 'ray' in sys.modules, time.process_time())"
@@ -107,7 +107,7 @@ def test_a_killed_journal_opens_at_once(laboratory):
 def test_a_changed_study_that_is_killed_asks_for_all_earlier_points(laboratory, again):
     """The points of a search are its own; a kill while they are asked again must not replace them by others."""
     changes = {
-        "search.algorithm": "tpe",
+        "search.algorithm": "random",
         "search.runs": 4,
         "training.learning_rate": {"log": [1e-4, 1e-2]},
         "training.loss": "x0-l2",
@@ -115,6 +115,7 @@ def test_a_changed_study_that_is_killed_asks_for_all_earlier_points(laboratory, 
     }
     laboratory.run(changes)
     keys = [run.key for run in laboratory.history().runs]
+    changes["search.algorithm"] = {"name": "tpe", "startup_trials": 1}  # would choose others by itself
     assert laboratory.run_and_die({**changes, **again}, 4)
     laboratory.run({**changes, **again})
     assert [run.key for run in laboratory.history().runs] == keys

@@ -9,8 +9,11 @@ import pytest
 from diffsearch.data.datasets import load as load_data
 from diffsearch.records import Evaluation, Outcome, Score, State
 from diffsearch.space.axes import member_at
+from diffsearch.study import conductor as conducting
 from diffsearch.study.conductor import Signal, Task
-from diffsearch.study.session import Nobody, Session, claimed
+from diffsearch.study.driver import claimed
+from diffsearch.study.observer import Nobody
+from diffsearch.study.session import Session
 from diffsearch.trial import Scored
 
 RATES = {"training.learning_rate": {"log": [1e-5, 1e-1]}, "training.loss": "x0-l2"}
@@ -47,7 +50,7 @@ def finish(conductor, task, value):
     """Score every milestone with a value; False if the rule stopped it."""
     for epoch in task.asked.milestones:
         if not conductor.heard(task, scored(task, epoch, value - epoch / 100)):
-            conductor.stop(task, epoch, "rule")
+            conductor.stop(task, epoch)
             return False
     conductor.ended(task, Outcome(State.FINISHED))
     return True
@@ -70,14 +73,14 @@ def test_a_study_asks_for_as_many_runs_as_it_says(open_study, algorithm):
 
 def test_a_trial_costs_no_more_at_the_end_than_at_the_beginning(open_study):
     """Overhead without execution, in processor time, per trial: below 60 ms, and not growing with their number."""
-    conductor = open_study({**RATES, "search.algorithm": "random", "search.runs": 300, "search.stopping": "asha"})
+    conductor = open_study({**RATES, "search.algorithm": "random", "search.runs": 200, "search.stopping": "asha"})
     spent, began = [], time.process_time()
     while isinstance(task := conductor.next(), Task):
         finish(conductor, task, float(hash(task.id) % 1000))
         spent.append(time.process_time() - began)
         began = time.process_time()
     first, last = sum(spent[30:90]) / 60, sum(spent[-60:]) / 60
-    assert len(spent) == 300 and last < 0.06 and last < 2.5 * first, (first, last)
+    assert len(spent) == 200 and last < 0.06 and last < 2.5 * first, (first, last)
 
 
 def test_a_failed_run_is_no_longer_among_those_that_others_are_compared_with(open_study):
@@ -147,7 +150,8 @@ def test_a_person_can_stop_a_run_at_its_next_milestone(open_study):
     task = conductor.next()
     conductor.stop_requests.add(task.asked.run_key[:6])
     assert not conductor.heard(task, scored(task, 1, 5.0))
-    assert conductor.stop(task, 1, "stopped by hand").state == State.STOPPED_EARLY
+    outcome = conductor.stop(task, 1)
+    assert (outcome.state, outcome.reason) == (State.STOPPED_EARLY, "by hand after epoch 1")
     [trial] = conductor.journal.trials()
     assert trial.scores == {1: 5.0}  # it keeps what it earned
 
@@ -159,6 +163,13 @@ def test_a_changed_space_is_another_optuna_study_filled_from_the_store(laborator
     assert len(laboratory.trained) == 1  # x0-l2 is known
     losses = {run.point["training.loss"] for run in laboratory.history().runs}
     assert losses == {"x0-l2", "epsilon-l2"}
+
+
+@pytest.mark.parametrize("algorithm", ["random", "tpe"])
+def test_a_search_that_only_finds_what_it_knows_is_given_the_points_that_are_left(open_study, monkeypatch, algorithm):
+    monkeypatch.setattr(conducting, "IDLE_PROPOSALS", 2)
+    changes = {"diffusion.steps": list(range(2, 14)), "search.algorithm": algorithm}
+    assert answer(open_study(changes)) == 24
 
 
 def test_halting_hands_out_nothing_more(open_study):

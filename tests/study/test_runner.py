@@ -13,7 +13,7 @@ from diffsearch.errors import ConfigError, DiffsearchError
 from diffsearch.records import State
 from diffsearch.store import lease as leases
 from diffsearch.study import runner
-from diffsearch.study.session import Nobody
+from diffsearch.study.observer import Nobody
 from diffsearch.trial import Trained
 
 STUDY = {"training.loss": ["x0-l2", "v-l2", "epsilon-l2"], "search.finalists": {"top": 1, "repeats": 1}}
@@ -113,21 +113,6 @@ def test_no_lease_is_held_when_a_study_has_ended(after):
         assert len(held) == 5 and held == [None] * 5
 
 
-def test_an_error_in_an_adapter_halts_the_study_with_its_traceback(laboratory, tmp_path):
-    file = tmp_path / "rules.py"
-    file.write_text(BROKEN_RULE)
-    changes = {"training.loss": "x0-l2"}
-    broken = {**changes, "use": [str(file)], "search.stopping": "broken-rule"}
-    with pytest.raises(RuntimeError, match="the rule itself is broken") as error:
-        laboratory.run(broken, workers=1)
-    assert any("rules.py" in str(entry.path) for entry in error.traceback)
-    [run] = laboratory.history().runs
-    assert [evaluation.epoch for evaluation in run.evaluations] == [1]  # what was scored before it is there
-    laboratory.run(changes)
-    assert [epoch for _, epoch in laboratory.trained] in ([2], [])  # the worker may have been an epoch ahead
-    assert [e.epoch for e in laboratory.history().runs[0].evaluations] == [1, 2]
-
-
 @pytest.fixture(scope="module")
 def gpu_cluster():
     """Two nodes with two pretended GPUs each."""
@@ -165,6 +150,21 @@ def test_on_a_cluster_of_gpus_each_run_sees_its_share_alone(laboratory, tmp_path
     with pytest.raises(ConfigError, match=r"(?s)asks for 1 CPU and 3 GPU.+the largest node offers 2 CPU and 2 GPU"):
         laboratory.run(greedy, workers=None, address=gpu_cluster.address)
     assert Path(gpu_cluster.head_node.get_session_dir_path()).exists()  # somebody else's cluster is left as it was
+
+
+def test_an_error_in_an_adapter_halts_the_study_with_its_traceback(laboratory, tmp_path, gpu_cluster):
+    file = tmp_path / "rules.py"
+    file.write_text(BROKEN_RULE)
+    changes = {"training.loss": "x0-l2", "resources": {"gpu": 0}}
+    broken = {**changes, "use": [str(file)], "search.stopping": "broken-rule"}
+    with pytest.raises(RuntimeError, match="the rule itself is broken") as error:
+        laboratory.run(broken, workers=None, address=gpu_cluster.address)
+    assert any("rules.py" in str(entry.path) for entry in error.traceback)
+    [run] = laboratory.history().runs
+    assert [evaluation.epoch for evaluation in run.evaluations] == [1]  # what was scored before it is there
+    laboratory.run(changes)
+    assert [epoch for _, epoch in laboratory.trained] in ([2], [])  # the worker may have been an epoch ahead
+    assert [e.epoch for e in laboratory.history().runs[0].evaluations] == [1, 2]
 
 
 def test_an_address_where_nothing_answers_is_an_error_of_one_line(laboratory):

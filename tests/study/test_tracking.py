@@ -40,7 +40,7 @@ def test_mlflow_says_what_the_store_says(laboratory, uri):
     states = [str(run.outcome.state) for run in tracking.read("tiny", uri).runs]
     assert sorted(states) == ["diverged", "diverged", "finished", "finished", "finished"]
     laboratory.run(SEVERAL, tracking_uri=uri)  # computes nothing
-    assert same(folder, uri)
+    assert same(folder, uri) and laboratory.history().workers == 1
     laboratory.run({**SEVERAL, "evaluation.metrics": ["fd-digits", "kd-digits"]}, tracking_uri=uri)
     assert same(folder, uri)
 
