@@ -12,7 +12,7 @@ from diffsearch.data.cache import default_cache
 from diffsearch.errors import ConfigError, DiffsearchError
 from diffsearch.records import State
 from diffsearch.store import lease as leases
-from diffsearch.study import runner
+from diffsearch.study import host, runner
 from diffsearch.study.observer import Nobody
 from diffsearch.trial import Trained
 
@@ -185,12 +185,12 @@ def test_a_scheduler_of_rays_is_taken_by_its_name():
 
 
 def test_folders_of_dead_drivers_are_reaped_and_others_left(monkeypatch, tmp_path):
-    monkeypatch.setattr(runner, "TEMP", str(tmp_path))
+    monkeypatch.setattr(host, "TEMP", str(tmp_path))
     dead = os.fork()
     if dead == 0:
         os._exit(0)
     os.waitpid(dead, 0)
     for name in (f"ds{dead}-abc", f"ds{os.getpid()}-abc", "dsomething", "ds12"):
         (tmp_path / name).mkdir()
-    runner._reap()
+    host.reap_folders()
     assert {path.name for path in tmp_path.iterdir()} == {f"ds{os.getpid()}-abc", "dsomething", "ds12"}
