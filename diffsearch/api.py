@@ -8,6 +8,7 @@ study.best().sample(64)
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -137,12 +138,13 @@ class Study:
         from diffsearch.study import tracking
         from diffsearch.study.history import StudyFolder
 
+        folder = StudyFolder.open(self.store, self.name)
         if not from_store:
-            try:
-                return tracking.read(self.name, tracking.tracking_uri(self.store, tracking_uri))
-            except tracking.TrackingDown:
-                pass
-        return StudyFolder.open(self.store, self.name).history()
+            with contextlib.suppress(tracking.TrackingDown):
+                told = tracking.read(self.name, tracking.tracking_uri(self.store, tracking_uri))
+                if (told.wall_s, len(told.runs)) == (folder.ledger.wall_s, len(folder.asked())):
+                    return told
+        return folder.history()
 
     def table(self) -> pd.DataFrame:
         """One row an evaluation."""

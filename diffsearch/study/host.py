@@ -16,6 +16,15 @@ import psutil
 TEMP = "/tmp"  # Ray's socket paths must stay short
 
 
+def memory_mb() -> float:
+    """Memory of this machine, or of the control group that this process lives in where that is less."""
+    total = psutil.virtual_memory().total
+    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # "max" where there is no limit
+            total = min(total, int(Path(name).read_text()))
+    return total / 2**20
+
+
 def oom_kills() -> int:
     """Processes of this machine's control group that the kernel ended for want of memory."""
     for name in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):

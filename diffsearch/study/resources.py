@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from diffsearch import registry
@@ -18,6 +17,7 @@ from diffsearch.data.datasets import load as load_data
 from diffsearch.errors import ConfigError, Problem
 from diffsearch.space.axes import ends, settings_at, walk
 from diffsearch.space.settings import Resources, RunSettings, StudySpec, canonical
+from diffsearch.study.host import memory_mb
 from diffsearch.training.loop import start, train
 from diffsearch.training.memory import describe
 
@@ -64,7 +64,7 @@ def share_out(asked: Resources, nodes: Sequence[Mapping[str, float]], peak_mb: f
             f"the largest node offers {most_cpu:g} CPU and {most_gpu:g} GPU.   `resources: auto` takes what there is."
         )
         raise ConfigError([Problem(0, 0, "resources", message, help_)])
-    here = psutil.virtual_memory().total / 2**20
+    here = memory_mb()
     local = max(_fits(node, cpu, gpu) for node in nodes)
     return Share(cpu, gpu, workers, here * MEMORY_SHARE / local, here * MEMORY_SHARE)
 

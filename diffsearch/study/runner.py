@@ -18,7 +18,7 @@ import tempfile
 import time
 import types
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,7 @@ class RunTrainable(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         torch.set_num_threads(max(1, int(config["cpu"])))
         request = TrialRequest.from_json(json.loads(config["request"]))
+        request = replace(request, use=items.at_hand(request.use, config["files"]))
         self._last = request.milestones[-1]
         self._items = run_trial(request, worker_device(config["gpu"]))
 
@@ -198,7 +199,8 @@ class _Asker(Searcher):
                 self._link.listen(task, None)
                 limit = self._link.share.alone_mb if task.alone else self._link.share.memory_mb
                 request = json.dumps({**task.request.to_json(), "memory_limit_mb": limit})
-                return {"request": request, "cpu": self._link.share.cpu, "gpu": self._link.share.gpu}
+                share, files = self._link.share, items.pack_files(task.request.use)
+                return {"request": request, "files": files, "cpu": share.cpu, "gpu": share.gpu}
             return Searcher.FINISHED if signal_or_task is Signal.DONE else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
