@@ -11,7 +11,7 @@ run: $(VENV)/installed  ## search the U-Net's hyperparameters on 5,000 digits, i
 	$(BIN)/diffsearch run search_spaces/mnist_unet.yaml
 
 test: $(VENV)/installed-test  ## every test, end-to-end ones included, on two cores
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed-test  ## style, types, and which room may import which
 	$(BIN)/ruff check .

@@ -19,12 +19,12 @@ import diffsearch
 COMMAND = Path(sys.executable).parent / "diffsearch"
 SPACE = """
 name: again
-data: {dataset: mnist-5k, images: 400}
+data: {dataset: mnist-5k, images: 200}
 model: {kind: unet, channels: [4, 8]}
-diffusion: {steps: [2, 3, 4], noise_process: [linear-noise, cosine]}
-training: {loss: x0-l2, batch_size: 32, epochs: [1, 2, 4], ema_half_life: [0, 500]}
-evaluation: {objective: fd-digits, samples: 100}
-search: {algorithm: random, runs: 6}
+diffusion: {steps: [2, 3], noise_process: [linear-noise, cosine]}
+training: {loss: x0-l2, batch_size: 32, epochs: [1, 2], ema_half_life: [0, 500]}
+evaluation: {objective: fd-digits, samples: 70}
+search: {algorithm: random, runs: 4}
 """
 
 
@@ -88,7 +88,7 @@ def test_interrupted_killed_and_run_again_it_ends_as_if_it_had_never_stopped(
 
     before = len(rows(store))
     process = begin()
-    wait_for(process, lambda: len(rows(store)) >= before + 3)
+    wait_for(process, lambda: len(rows(store)) >= before + 2)
     process.kill()
     process.communicate()
 

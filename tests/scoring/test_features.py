@@ -145,7 +145,7 @@ def test_offline_inception_says_at_once_what_it_needs(no_inception: Path) -> Non
     assert time.monotonic() - began < 10
     message = str(caught.value)
     assert str(no_inception / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth") in message
-    assert "--weights" in message and "\n" not in message
+    assert "diffsearch features install" in message and "\n" not in message
 
 
 def test_weights_that_are_absent_or_something_else_are_refused(no_inception: Path, tmp_path: Path) -> None:
