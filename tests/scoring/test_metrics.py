@@ -46,7 +46,7 @@ def test_names_are_taken_apart() -> None:
 
 @pytest.mark.parametrize("name", ["fd-digit", "fidd", "digits", "fd-inception", "fd-digits-val", ""])
 def test_unknown_names_are_answered_with_the_known(name: str) -> None:
-    with pytest.raises(DiffsearchError, match="known: .*fd-digits"):
+    with pytest.raises(DiffsearchError, match=r"known: .*fd-digits"):
         parse(name)
 
 
