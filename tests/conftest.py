@@ -8,6 +8,7 @@ import json
 import os
 import traceback
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+from diffsearch import registry
 from diffsearch.records import Outcome, StudyHistory
 from diffsearch.space.load import loads
 from diffsearch.space.settings import StudySpec
@@ -35,6 +37,31 @@ def shared_data() -> Path:
     if not (folder / "MNIST" / "raw").is_dir():
         pytest.skip(f"no real images at {folder} (set DIFFSEARCH_DATA)")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def names_of_this_module() -> Iterator[None]:
+    """What a module's tests register is gone when they are done: other tests see what ships with diffsearch."""
+    with _as_they_were():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def names_of_this_test() -> Iterator[None]:
+    """What a test registers is gone when it is done."""
+    with _as_they_were():
+        yield
+
+
+@contextmanager
+def _as_they_were() -> Iterator[None]:
+    for family in registry.FAMILIES.values():
+        family.names()  # opens its rooms
+    before = {family: dict(family._members) for family in registry.FAMILIES.values()}
+    yield
+    for family, members in before.items():
+        family._members.clear()
+        family._members.update(members)
 
 
 @pytest.fixture(autouse=True, scope="session")
