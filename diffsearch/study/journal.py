@@ -6,14 +6,16 @@ unreadable for good and a left-over lock costs half a minute.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from diffsearch.files import mend_tail
@@ -25,6 +27,7 @@ FILE = "journal.log"
 INHERITED = "inherited"  # user attribute of the Optuna study: what earlier spaces found out is in it
 WARM = "warm"  # user attribute of trials taken over from an earlier space: history, not runs of this search
 EPOCHS = "epochs"
+FIXED = "fixed_params"  # Optuna's own system attribute of trials whose point was chosen elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +64,13 @@ class SearchJournal:
         logging.getLogger("optuna").setLevel(logging.ERROR)
         path = folder / FILE
         _mend(path)
-        storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+        self._file = _JournalFile(path)
+        storage = optuna.storages.JournalStorage(self._file)
         try:
             self._study = optuna.load_study(storage=storage, study_name=name)
         except KeyError:
             self._study = optuna.create_study(storage=storage, study_name=name)
+            self._file.flush()
         self._grid: optuna.samplers.BaseSampler | None = None
         if algorithm.name == samplers.GRID:
             self._grid = samplers.build(algorithm, samplers.seed_of(seed, 0), self._axes)
@@ -78,26 +83,31 @@ class SearchJournal:
         self._study.sampler = self._sampler(len(self._study.get_trials(deepcopy=False)))
         trial = self._study.ask()
         point = samplers.suggest_point(trial, self._axes, self._fixed)
+        self._file.flush()
         return Trial(trial.number, Proposal(point), None, finished=False, warm=False)
 
     def ask_for(self, proposal: Proposal) -> Trial:
         """Record a point that was chosen elsewhere as asked for now."""
         self._study.enqueue_trial(samplers.to_params(self._axes, proposal.point), {EPOCHS: proposal.epochs})
         trial = self._study.ask(samplers.distributions(self._axes, proposal.point))
+        self._file.flush()
         return Trial(trial.number, proposal, None, finished=False, warm=False)
 
     def tell(self, number: int, scores: Mapping[int, float] | None, stopped: bool) -> None:
         """The end of a trial. `scores` by epoch, lower is better; None is a failure, which carries no number."""
         if scores is None or not scores:
             self._study.tell(number, state=TrialState.FAIL)
-            return
-        trial = optuna.Trial(self._study, self._id(number))
-        for epoch, score in sorted(scores.items()):
-            trial.report(score, epoch)
-        if stopped:
-            self._study.tell(number, state=TrialState.PRUNED)
         else:
-            self._study.tell(number, min(scores.values()))
+            trial = optuna.Trial(self._study, self._id(number))
+            told = self._study.get_trials(deepcopy=False)[number].intermediate_values  # before a kill
+            for epoch, score in sorted(scores.items()):
+                if epoch not in told:
+                    trial.report(score, epoch)
+            if stopped:
+                self._study.tell(number, state=TrialState.PRUNED)
+            else:
+                self._study.tell(number, min(scores.values()))
+        self._file.flush()
 
     @property
     def has_inherited(self) -> bool:
@@ -106,6 +116,7 @@ class SearchJournal:
     def set_inherited(self) -> None:
         """To be called when the last run of earlier spaces was taken over: a killed driver may have taken a part."""
         self._study.set_user_attr(INHERITED, True)
+        self._file.flush()
 
     def take_over(self, point: Point, scores: Mapping[int, float]) -> None:
         """Add what an earlier space of this study found out, as history."""
@@ -130,16 +141,57 @@ class SearchJournal:
     def _id(self, number: int) -> int:
         return int(self._study.get_trials(deepcopy=False)[number]._trial_id)
 
+    def _ask_on(self, frozen: FrozenTrial) -> Point:
+        """The point of a trial that a killed driver left: what was not suggested yet is suggested now."""
+        if frozen.state == TrialState.WAITING:
+            self._study._storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
+        if FIXED not in frozen.system_attrs:
+            self._study.sampler = self._sampler(frozen.number)
+        trial = optuna.Trial(self._study, frozen._trial_id)
+        point = samplers.suggest_point(trial, self._axes, self._fixed)
+        self._file.flush()
+        return point
+
     def _trial(self, frozen: FrozenTrial) -> Trial:
         failed = frozen.state == TrialState.FAIL
         finished = frozen.state.is_finished()
+        point = samplers.from_params(self._axes, frozen.params) if finished else self._ask_on(frozen)
         return Trial(
             number=frozen.number,
-            proposal=Proposal(samplers.from_params(self._axes, frozen.params), frozen.user_attrs.get(EPOCHS)),
+            proposal=Proposal(point, frozen.user_attrs.get(EPOCHS)),
             scores=dict(frozen.intermediate_values) if finished and not failed else None,
             finished=finished,
             warm=bool(frozen.user_attrs.get(WARM)),
         )
+
+
+class _JournalFile(JournalFileBackend):
+    """Optuna's own file, written by one process alone: without its lock, and each decision in one write and one flush.
+
+    A kill then leaves no trial that was asked for but has no parameters yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self._path, self._written = path, len(path.read_bytes().splitlines())
+        self._pending: list[dict[str, Any]] = []
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        self._pending += logs
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+        if log_number_from < self._written:
+            yield from super().read_logs(log_number_from)
+        yield from self._pending[max(0, log_number_from - self._written) :]
+
+    def flush(self) -> None:
+        """Write what a decision appended, so that it lasts through a power cut."""
+        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in self._pending)
+        with self._path.open("ab") as file:
+            file.write(lines.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        self._written, self._pending = self._written + len(self._pending), []
 
 
 def _mend(path: Path) -> None:

@@ -1,0 +1,43 @@
+"""The search's journal: Optuna reads it, and a kill at any of its lines costs the search nothing."""
+
+from __future__ import annotations
+
+import shutil
+
+import optuna
+import pytest
+
+from diffsearch.study.journal import FILE
+
+SEARCHES = {
+    "random": {"search": {"algorithm": "random", "runs": 3}},
+    "sequential": {"search.algorithm": "sequential"},
+    "tpe": {"search": {"algorithm": "tpe", "runs": 3}},
+}
+
+
+@pytest.mark.filterwarnings("error:.*already reported")
+@pytest.mark.parametrize("name", SEARCHES)
+def test_cut_at_any_line_it_goes_on_with_whole_points(laboratory, tmp_path, name):
+    changes = {**SEARCHES[name], "training.loss": ["x0-l2", "v-l2"], "diffusion.steps": [2, 3], "training.epochs": [1]}
+    laboratory.run(changes)
+    study = laboratory.store.study("tiny")
+    whole, table = (study / FILE).read_text().splitlines(keepends=True), laboratory.table()
+    assert len(whole) > 10
+    shutil.copytree(study, tmp_path / "kept")
+    for lines in range(0, len(whole), 1 if name == "random" else 3):
+        shutil.rmtree(study)
+        shutil.copytree(tmp_path / "kept", study)
+        (study / FILE).write_text("".join(whole[:lines]))
+        laboratory.run(changes)
+        assert laboratory.trained == [], f"something new was asked for after {lines} lines"
+        assert laboratory.table() == table
+
+
+def test_optuna_opens_it_as_it_is(laboratory):
+    laboratory.run({"search": {"algorithm": "random", "runs": 2}})
+    backend = optuna.storages.journal.JournalFileBackend(str(laboratory.store.study("tiny") / FILE))
+    study = optuna.load_study(study_name=None, storage=optuna.storages.JournalStorage(backend))
+    scores = {line["scores"]["fd-digits"]["value"] for line in laboratory.table()}
+    assert {trial.state.name for trial in study.trials} == {"COMPLETE"}
+    assert {value for trial in study.trials for value in trial.intermediate_values.values()} == scores
