@@ -18,6 +18,7 @@ from diffsearch.study.conductor import Task
 from diffsearch.study.history import StudyFolder
 from diffsearch.study.observer import Nobody, Observer
 from diffsearch.study.session import Session
+from diffsearch.study.tracker import Tracker
 
 TRACKING_PATIENCE_S = 60.0
 SYNCED = "mlflow.synced"
@@ -147,9 +148,10 @@ def _complete_view(session: Session, uri: str) -> None:
     down = session.tracker is not None and session.tracker.is_down
     if down or (mark.exists() and mark.read_text() == stamp):
         return
-    runs = session.folder.history().runs
-    tracker = tracking.Tracker(session.folder, uri, session.observer.note)
-    tracker.put(lambda view: view.catch_up(runs))
-    tracker.put(lambda view: view.study("FINISHED"))
-    tracker.put(lambda view: replace_file(mark, stamp.encode()))
-    tracker.close(TRACKING_PATIENCE_S)
+
+    def complete(view: tracking.View) -> None:
+        view.catch_up()
+        view.study("FINISHED")
+        replace_file(mark, stamp.encode())
+
+    Tracker(session.folder, uri, session.observer.note).close(TRACKING_PATIENCE_S, complete)

@@ -14,7 +14,6 @@ from diffsearch.scoring.metrics import parse
 from diffsearch.space.axes import grid_size
 from diffsearch.space.settings import StudySpec
 from diffsearch.store import Lease, Store
-from diffsearch.study import tracking
 from diffsearch.study.conductor import Conductor, Task
 from diffsearch.study.facts import environment
 from diffsearch.study.history import Header, StudyFolder
@@ -24,7 +23,8 @@ from diffsearch.study.ledger import Asked, Ledger
 from diffsearch.study.observer import Observer
 from diffsearch.study.progress import Progress
 from diffsearch.study.requests import Requests
-from diffsearch.trial import Item, Trained
+from diffsearch.study.tracker import Tracker
+from diffsearch.trial import Item, Sampled
 
 TICK_S = 5.0
 STOP_REQUESTS = "stop"
@@ -43,7 +43,7 @@ class Session:
     ledger: Ledger = field(init=False)
     conductor: Conductor = field(init=False)
     progress: Progress = field(init=False)
-    tracker: tracking.Tracker | None = None
+    tracker: Tracker | None = None
     ticked: float = 0.0
 
     def __post_init__(self) -> None:
@@ -86,12 +86,12 @@ class Session:
     def folder(self) -> StudyFolder:
         return StudyFolder(self.store, self.spec.name, self.header, self.ledger)
 
-    def begin(self, workers: int, uri: str) -> tracking.Tracker:
+    def begin(self, workers: int, uri: str) -> Tracker:
         """Something will be computed: say so in the ledger, to MLflow and to who watches."""
         self.header = replace(self.header, workers=workers)
         self.header.write(self.path)
         self.ledger.begin_session(self.id, {"command": self.command, "workers": workers})
-        self.tracker = tracking.Tracker(self.folder, uri, self.observer.note)
+        self.tracker = Tracker(self.folder, uri, self.observer.note)
         self.observer.began(self.progress, workers)
         return self.tracker
 
@@ -99,8 +99,8 @@ class Session:
         """Pass on what happens to the progress, the observer and MLflow."""
         self.progress.heard(task, said)
         self.observer.heard(task, said)
-        if self.tracker is not None:
-            self._track(self.tracker, task, said)
+        if self.tracker is not None and not isinstance(said, Sampled):
+            self.tracker.tell(task.asked)
 
     def beat(self) -> None:
         """Some ten times a second."""
@@ -122,19 +122,6 @@ class Session:
         ]
         self.header = replace(self.header, bounds=tuple(found))
         self.header.write(self.path)
-
-    def _track(self, tracker: tracking.Tracker, task: Task, said: Item | Outcome | None) -> None:
-        stage, key = task.asked.stage, task.asked.run_key
-        if said is None:
-            run = self.folder.run(task.asked)
-            tracker.put(lambda view: view.begin(run))
-        elif isinstance(said, Outcome):
-            run = self.folder.run(task.asked)
-            tracker.put(lambda view: view.finish(run))
-        elif isinstance(said, Trained):
-            record = said.record
-            metrics = tracking.epoch_metrics(record.to_json())
-            tracker.put(lambda view: view.epoch(stage, key, metrics, record.epoch))
 
     def _take_stop_requests(self) -> None:
         for request in (self.path / STOP_REQUESTS).glob("*"):

@@ -1,6 +1,6 @@
 """MLflow, a view of the store: one parent run a study, one child a run. The only module that imports mlflow.
 
-Written by one queued thread of the driver. If MLflow is down or locked the study goes on; `sync` rebuilds it wholly.
+Written by a thread of the driver (see `tracker`); `sync` rebuilds it wholly.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ import hashlib
 import json
 import logging
 import os
-import queue
+import shutil
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from diffsearch.errors import DiffsearchError, StoreError
+from diffsearch.errors import DiffsearchError
 from diffsearch.records import Evaluation, RunHistory, State, StudyHistory
 from diffsearch.space.settings import as_json, show
 from diffsearch.store import Store
 from diffsearch.study.history import Header, StudyFolder, assemble, from_here
+from diffsearch.study.ledger import Asked
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"  # artifact of a child: its RunHistory
 STUDY_FILE = "study.json"  # artifact of the parent: the study's header, with its wall time
+METRICS_A_CALL = 900  # MLflow takes 1,000
 STATUS = {State.FINISHED: "FINISHED", State.STOPPED_EARLY: "FINISHED", State.RUNNING: "RUNNING"}
 
 
@@ -54,8 +55,9 @@ class View:
 
     def __init__(self, folder: StudyFolder, uri: str) -> None:
         self._folder, self.uri = folder, uri
-        self._children: dict[tuple[str, str], str] = {}  # (stage, run key) → MLflow run id
+        self._children: dict[tuple[str, str], Any] = {}  # (stage, run key) → MLflow's RunInfo
         self._states: dict[tuple[str, str], str] = {}  # as MLflow has them
+        self._told: dict[tuple[str, str], tuple[int, int]] = {}  # epochs and evaluations that this view wrote
         self._client, self._experiment, self._parent = _guard(uri, self._open)
 
     def _open(self) -> tuple[Any, str, str]:
@@ -80,26 +82,21 @@ class View:
                 parent = run.info.run_id
             else:
                 where = tags["diffsearch.stage"], tags["diffsearch.run_key"]
-                self._children[where] = run.info.run_id
+                self._children[where] = run.info
                 self._states[where] = tags.get("diffsearch.whole", "")
         if parent is None:
             tags = {"diffsearch.kind": "study", "diffsearch.study": name}
             parent = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
         return client, experiment_id, parent
 
-    def begin(self, run: RunHistory) -> None:
-        """Make the child run of a run that was asked for, with its parameters and tags."""
-        _guard(self.uri, lambda: self._child(run))
+    def update(self, asked: Asked) -> None:
+        """What is new of a run; once it has ended all of it."""
+        run = self._folder.run(asked)
+        _guard(self.uri, lambda: self._update(run, len(asked.points) > 1, whole=run.outcome.state != State.RUNNING))
 
-    def epoch(self, stage: str, key: str, metrics: Mapping[str, float], step: int) -> None:
-        """Metrics of one epoch or evaluation."""
-        child = self._children.get((stage, key))
-        if child is not None:
-            _guard(self.uri, lambda: self._client.log_batch(child, metrics=_metrics(metrics, step)))
-
-    def finish(self, run: RunHistory) -> None:
-        """All that is known of a run: every metric, its pictures and files, its state."""
-        _guard(self.uri, lambda: self._finish(run))
+    def complete(self, asked: Asked) -> None:
+        """All of a run as it is now, with its pictures and files."""
+        _guard(self.uri, lambda: self._update(self._folder.run(asked), len(asked.points) > 1, whole=True))
 
     def study(self, status: str) -> None:
         """The parent: the study's file, header and state."""
@@ -115,50 +112,57 @@ class View:
 
         _guard(self.uri, delete)
 
-    def catch_up(self, runs: Sequence[RunHistory]) -> None:
-        """Finish those runs that MLflow doesn't have as they are now."""
-        for run in runs:
-            if self._states.get((run.stage, run.key)) != _whole(run):
-                self.finish(run)
+    def catch_up(self) -> None:
+        """Bring those runs up to date that MLflow doesn't have as they are now."""
+        for asked in self._folder.asked():
+            if self._states.get((asked.stage, asked.run_key)) != _whole(self._folder.run(asked)):
+                self.complete(asked)
 
-    def _child(self, run: RunHistory) -> str:
-        where = (run.stage, run.key)
-        if where not in self._children:
-            tags = {
-                "mlflow.parentRunId": self._parent,
-                "diffsearch.kind": "run",
-                "diffsearch.study": self._folder.name,
-                "diffsearch.stage": run.stage,
-                "diffsearch.run_key": run.key,
-                "diffsearch.state": str(run.outcome.state),
-            }
-            made = self._client.create_run(self._experiment, run_name=f"{run.stage} {run.key[:6]}", tags=tags)
-            self._children[where] = made.info.run_id
-            self._client.log_batch(self._children[where], params=_params(run))
-        return self._children[where]
+    def _update(self, run: RunHistory, several: bool, whole: bool) -> None:
+        where = run.stage, run.key
+        params = [] if where in self._children else _params(run)
+        info = self._children.get(where) or self._create(run)
+        epochs, evaluations = self._told.get(where, (0, 0))
+        metrics = [m for record in run.epochs[epochs:] for m in _metrics(epoch_metrics(as_json(record)), record.epoch)]
+        for evaluation in run.evaluations[evaluations:]:
+            metrics += _metrics(evaluation_metrics(evaluation, several), evaluation.epoch)
+        tags = [_tag(name, value) for name, value in _end_tags(run).items()] if whole else []
+        for start in range(0, max(1, len(metrics)), METRICS_A_CALL):
+            self._client.log_batch(info.run_id, metrics[start : start + METRICS_A_CALL], params, tags)
+            params = tags = []
+        self._told[where] = len(run.epochs), len(run.evaluations)
+        if whole:
+            self._log_files(info, run)
+            self._client.set_terminated(info.run_id, STATUS.get(run.outcome.state, "FAILED"))
+            self._states[where] = _whole(run)
 
-    def _finish(self, run: RunHistory) -> None:
-        child = self._child(run)
-        metrics = [m for record in run.epochs for m in _metrics(epoch_metrics(as_json(record)), record.epoch)]
-        for evaluation in run.evaluations:
-            metrics += _metrics(evaluation_metrics(evaluation, run.evaluations), evaluation.epoch)
-        facts = {f"diffsearch.{name}": str(value)[:500] for name, value in run.environment.items()}
-        ended = {"diffsearch.state": str(run.outcome.state), "diffsearch.cause": run.outcome.reason[:500]}
-        ended["diffsearch.whole"] = _whole(run)
-        tags = [_tag(name, value) for name, value in {**facts, **ended}.items()]
-        for start in range(0, max(1, len(metrics)), 900):
-            self._client.log_batch(child, metrics=metrics[start : start + 900], tags=tags if start == 0 else ())
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / RUN_FILE).write_text(json.dumps(run.to_json()))
-            settings = yaml.safe_dump(run.settings.to_json(), sort_keys=False)
-            (Path(folder) / "settings.yaml").write_text(settings)
-            self._client.log_artifacts(child, folder)
-        for evaluation in run.evaluations:
-            picture = self._folder.store.run(run.key).picture(evaluation.key)
-            if picture.exists():
-                self._client.log_artifact(child, str(picture), "samples")
-        self._client.set_terminated(child, STATUS.get(run.outcome.state, "FAILED"))
-        self._states[run.stage, run.key] = _whole(run)
+    def _create(self, run: RunHistory) -> Any:
+        tags = {
+            "mlflow.parentRunId": self._parent,
+            "diffsearch.kind": "run",
+            "diffsearch.study": self._folder.name,
+            "diffsearch.stage": run.stage,
+            "diffsearch.run_key": run.key,
+            "diffsearch.state": str(State.RUNNING),
+        }
+        made = self._client.create_run(self._experiment, run_name=f"{run.stage} {run.key[:6]}", tags=tags)
+        self._children[run.stage, run.key] = made.info
+        return made.info
+
+    def _log_files(self, info: Any, run: RunHistory) -> None:
+        """Its history, its settings and a picture for each evaluation, in one call that needs no look at the run."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            (folder / RUN_FILE).write_text(json.dumps(run.to_json()))
+            (folder / "settings.yaml").write_text(yaml.safe_dump(run.settings.to_json(), sort_keys=False))
+            (folder / "samples").mkdir()
+            for evaluation in run.evaluations:
+                picture = self._folder.store.run(run.key).picture(evaluation.key)
+                if picture.exists():
+                    shutil.copy(picture, folder / "samples" / picture.name)
+            get_artifact_repository(info.artifact_uri, self.uri).log_artifacts(name)
 
     def _study(self, status: str) -> None:
         folder = StudyFolder.open(self._folder.store, self._folder.name)
@@ -175,48 +179,15 @@ class View:
         self._client.set_terminated(self._parent, status)
 
 
-class Tracker:
-    """The queued thread that writes a `View`. A failure is said once, through `warn`, and ends the writing."""
-
-    def __init__(self, folder: StudyFolder, uri: str, warn: Callable[[str], None]) -> None:
-        self._folder, self._uri, self._warn = folder, uri, warn
-        self._queue: queue.Queue[Callable[[View], None] | None] = queue.Queue()
-        self.is_down = False
-        self._thread = threading.Thread(target=self._write, name="mlflow", daemon=True)
-        self._thread.start()
-
-    def put(self, write: Callable[[View], None]) -> None:
-        if not self.is_down:
-            self._queue.put(write)
-
-    def close(self, patience_s: float) -> bool:
-        """Let the thread finish; False if it did not in time."""
-        self._queue.put(None)
-        self._thread.join(patience_s)
-        if self._thread.is_alive():
-            self.is_down = True
-            self._warn(f"MLflow at {self._uri} is slow to answer. `diffsearch sync` completes it from the store.")
-        return not self._thread.is_alive()
-
-    def _write(self) -> None:
-        try:
-            view = View(self._folder, self._uri)
-            while (write := self._queue.get()) is not None:
-                write(view)
-        except (TrackingDown, StoreError) as error:
-            self.is_down = True
-            self._warn(f"{error} The study goes on; `diffsearch sync` rebuilds MLflow from the store.")
-
-
 def sync(folder: StudyFolder, uri: str) -> int:
     """Rebuild a study in MLflow wholly from the store; returns the number of runs."""
-    history = folder.history()
+    asked = folder.asked()
     view = View(folder, uri)
     view.clear()
-    for run in history.runs:
-        view.finish(run)
+    for run in asked:
+        view.complete(run)
     view.study("FINISHED")
-    return len(history.runs)
+    return len(asked)
 
 
 def read(name: str, uri: str) -> StudyHistory:
@@ -278,13 +249,21 @@ def epoch_metrics(record: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(record[name]) for name in ("loss", "images_per_s", "wall_s", "peak_memory_mb")}
 
 
-def evaluation_metrics(evaluation: Evaluation, among: Sequence[Evaluation]) -> dict[str, float]:
+def evaluation_metrics(evaluation: Evaluation, several: bool) -> dict[str, float]:
     """An evaluation's scores; the sampling point stands in the name where the run has several."""
-    several = len({other.sampling for other in among}) > 1
-    suffix = (
-        "/" + "".join(c if c.isalnum() or c in "-_. " else " " for c in str(evaluation.sampling)) if several else ""
-    )
+    where = "".join(c if c.isalnum() or c in "-_. " else " " for c in str(evaluation.sampling))
+    suffix = f"/{where}" if several else ""
     return {f"{name}{suffix}": score.value for name, score in evaluation.scores.items()}
+
+
+def _end_tags(run: RunHistory) -> dict[str, str]:
+    facts = {f"diffsearch.{name}": str(value)[:500] for name, value in run.environment.items()}
+    return {
+        **facts,
+        "diffsearch.state": str(run.outcome.state),
+        "diffsearch.cause": run.outcome.reason[:500],
+        "diffsearch.whole": _whole(run),
+    }
 
 
 def _whole(run: RunHistory) -> str:

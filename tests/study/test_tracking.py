@@ -66,7 +66,7 @@ def test_a_child_run_holds_parameters_metrics_pictures_and_tags(laboratory, uri)
     for record in run.epochs:
         assert history["loss", record.epoch] == record.loss
     for evaluation in run.evaluations:
-        names = tracking.evaluation_metrics(evaluation, run.evaluations)
+        names = tracking.evaluation_metrics(evaluation, several=True)
         [(name, value)] = names.items()
         assert name.startswith("fd-digits/ancestral") and history[name, evaluation.epoch] == value
     files = {item.path for item in client.list_artifacts(child.info.run_id)}
