@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from torchvision.utils import make_grid
 
 from diffsearch import registry
 from diffsearch.data.datasets import ImageData
@@ -295,6 +294,7 @@ def png_grid(images: torch.Tensor, columns: int = GRID[1]) -> bytes:
     from io import BytesIO
 
     from PIL import Image
+    from torchvision.utils import make_grid  # here: it takes two seconds, which a driver need not wait for
 
     grid = make_grid(images, nrow=columns, padding=1, pad_value=255)
     file = BytesIO()

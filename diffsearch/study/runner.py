@@ -190,8 +190,6 @@ class _Asker(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         with self._link.guarded():
-            if len(self._link.tasks) >= self._link.share.workers:
-                return None  # Tune asks one ahead; a task asked for now would be chosen knowing less
             signal_or_task = self._link.conductor.next()
             if isinstance(signal_or_task, Task):
                 task = signal_or_task
@@ -320,6 +318,7 @@ def run(
                 search_alg=_Asker(link),
                 scheduler=_Listener(link, stopping),
                 num_samples=-1,
+                max_concurrent_trials=share.workers,  # else Tune starts workers one after another, and asks one ahead
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(

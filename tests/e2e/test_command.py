@@ -29,12 +29,12 @@ search: {algorithm: random, runs: 4}
 
 
 @pytest.fixture
-def begin(tmp_path: Path) -> Callable[[], subprocess.Popen[str]]:
+def begin(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
     (tmp_path / "again.yaml").write_text(SPACE)
 
-    def start() -> subprocess.Popen[str]:
+    def start(*options: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [COMMAND, "run", "again.yaml"],
+            [COMMAND, "run", "again.yaml", *options],
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -75,7 +75,7 @@ def rows(store: Path) -> dict[tuple[str, str], dict[str, object]]:
 
 
 def test_interrupted_killed_and_run_again_it_ends_as_if_it_had_never_stopped(
-    begin: Callable[[], subprocess.Popen[str]], tmp_path: Path
+    begin: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     store = tmp_path / ".diffsearch"
 
@@ -87,7 +87,7 @@ def test_interrupted_killed_and_run_again_it_ends_as_if_it_had_never_stopped(
     assert "Nothing is lost" in said
 
     before = len(rows(store))
-    process = begin()
+    process = begin("--workers", "1")
     wait_for(process, lambda: len(rows(store)) >= before + 2)
     process.kill()
     process.communicate()
