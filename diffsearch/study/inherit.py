@@ -18,7 +18,7 @@ from diffsearch.space.settings import canonical
 from diffsearch.study.journal import SearchJournal
 from diffsearch.study.ledger import Asked
 from diffsearch.study.requests import Requests
-from diffsearch.trial import missing, stored_evaluation
+from diffsearch.trial import missing
 
 
 def points_again(requests: Requests) -> list[Proposal]:
@@ -42,8 +42,9 @@ def take_over(
         if point is None or Proposal(point).identity in {*known, *taken}:
             continue
         wanted = requests.search_run(point, 0, None)
-        scores = _scores(requests, wanted, sign) if wanted.run_key == asked.run_key else None
-        if scores:
+        fits = wanted.run_key == asked.run_key
+        whole = fits and not missing(requests.store.run(wanted.run_key), requests.request(wanted))
+        if whole and (scores := requests.scores(wanted, sign)):
             requests.ledger.ask(wanted)
             requests.ledger.end(wanted, Outcome(State.FINISHED))
             journal.take_over(point, scores)
@@ -59,19 +60,3 @@ def _earlier(requests: Requests) -> Iterator[Asked]:
         if asked.stage == "search" and asked.asks != requests.asks and identity not in seen:
             seen.add(identity)
             yield asked
-
-
-def _scores(requests: Requests, wanted: Asked, sign: float) -> dict[int, float] | None:
-    """Best score by epoch, lower is better; None where the store lacks an evaluation."""
-    request = requests.request(wanted)
-    folder = requests.store.run(wanted.run_key)
-    if missing(folder, request):
-        return None
-    scores: dict[int, float] = {}
-    for epoch in request.milestones:
-        for point in request.points:
-            found = stored_evaluation(folder, request, epoch, point)
-            if found is not None:
-                score = sign * found.scores[requests.spec.evaluation.objective].value
-                scores[epoch] = min(score, scores.get(epoch, score))
-    return scores

@@ -14,7 +14,7 @@ from diffsearch.space.settings import Point, StudySpec
 from diffsearch.store import Store, run_key
 from diffsearch.study.identity import asks_hash, space_hash
 from diffsearch.study.ledger import Asked, Ledger
-from diffsearch.trial import TrialRequest
+from diffsearch.trial import TrialRequest, stored_evaluation
 
 FRESH_SEEDS = 1000  # finalists are repeated over seeds that no search run has
 
@@ -103,6 +103,18 @@ class Requests:
             measures=self.measures,
             environment=self.environment,
         )
+
+    def scores(self, asked: Asked, sign: float) -> dict[int, float]:
+        """The best that the store has of a run at each of its milestones: epoch → objective times `sign`."""
+        request, folder = self.request(asked), self.store.run(asked.run_key)
+        scores: dict[int, float] = {}
+        for epoch in asked.milestones:
+            for point in asked.points:
+                found = stored_evaluation(folder, request, epoch, point)
+                if found is not None:
+                    score = sign * found.scores[self.spec.evaluation.objective].value
+                    scores[epoch] = min(score, scores.get(epoch, score))
+        return scores
 
     def stopped_before(self, asked: Asked) -> int | None:
         """The epoch at which this study stopped that run earlier, where milestones are as they were then."""

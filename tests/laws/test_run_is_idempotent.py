@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from diffsearch.study.conductor import IDLE_PROPOSALS
 from diffsearch.study.ledger import Ledger
+from diffsearch.study.proposals import IDLE_PROPOSALS
 
 ONE = {"training.loss": "x0-l2", "sampling.ema": [0, 100]}
 SAID_OF_ONE = 12  # what is said of `ONE`: handed out, 2 x (trained, 2 x (sampled, scored)), its end

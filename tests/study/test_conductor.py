@@ -9,7 +9,7 @@ import pytest
 from diffsearch.data.datasets import load as load_data
 from diffsearch.records import Evaluation, Outcome, Score, State
 from diffsearch.space.axes import member_at
-from diffsearch.study import conductor as conducting
+from diffsearch.study import proposals
 from diffsearch.study.conductor import Signal, Task
 from diffsearch.study.driver import claimed
 from diffsearch.study.observer import Nobody
@@ -110,7 +110,7 @@ def test_repeats_of_a_point_are_one_trial_told_their_mean(open_study):
     conductor = open_study({"training.loss": "x0-l2", "repeats": 3})
     values = [10.0, 20.0, 60.0]
     assert answer(conductor, values.__getitem__) == 3
-    [trial] = conductor.journal.trials()
+    [trial] = conductor.proposals.journal.trials()
     assert trial.scores == {1: pytest.approx(30 - 0.01), 2: pytest.approx(30 - 0.02)}
 
 
@@ -118,7 +118,7 @@ def test_one_failed_repeat_fails_the_point(open_study):
     conductor = open_study({"training.loss": "x0-l2", "repeats": 2})
     finish(conductor, conductor.next(), 10.0)
     conductor.ended(conductor.next(), Outcome(State.FAILED, "a bug"))
-    [trial] = conductor.journal.trials()
+    [trial] = conductor.proposals.journal.trials()
     assert trial.finished and trial.scores is None
 
 
@@ -152,7 +152,7 @@ def test_a_person_can_stop_a_run_at_its_next_milestone(open_study):
     assert not conductor.heard(task, scored(task, 1, 5.0))
     outcome = conductor.stop(task, 1)
     assert (outcome.state, outcome.reason) == (State.STOPPED_EARLY, "by hand after epoch 1")
-    [trial] = conductor.journal.trials()
+    [trial] = conductor.proposals.journal.trials()
     assert trial.scores == {1: 5.0}  # it keeps what it earned
 
 
@@ -167,7 +167,7 @@ def test_a_changed_space_is_another_optuna_study_filled_from_the_store(laborator
 
 @pytest.mark.parametrize("algorithm", ["random", "tpe"])
 def test_a_search_that_only_finds_what_it_knows_is_given_the_points_that_are_left(open_study, monkeypatch, algorithm):
-    monkeypatch.setattr(conducting, "IDLE_PROPOSALS", 2)
+    monkeypatch.setattr(proposals, "IDLE_PROPOSALS", 2)
     changes = {"diffusion.steps": list(range(2, 14)), "search.algorithm": algorithm}
     assert answer(open_study(changes)) == 24
 
@@ -177,3 +177,14 @@ def test_halting_hands_out_nothing_more(open_study):
     conductor.next()
     conductor.halted = True
     assert conductor.next() is Signal.WAIT
+
+
+def test_a_later_session_compares_with_what_each_run_scored(laboratory, open_study):
+    """A rule compares runs, and a point's repeats are runs of their own: also to a session that only reads of them."""
+    changes = {"training.loss": ["x0-l2", "v-l2"], "repeats": 2}
+    laboratory.run(changes)
+    scores: dict[int, dict[str, float]] = {1: {}, 2: {}}
+    for run in laboratory.history().runs:
+        for evaluation in run.evaluations:
+            scores[evaluation.epoch][run.key] = evaluation.scores["fd-digits"].value
+    assert open_study(changes)._rungs == scores and len(scores[2]) == 4

@@ -1,0 +1,235 @@
+"""What the search asks for and what it was told: points of the journal, each begun once and answered with its scores.
+
+Knows nothing of tasks and attempts: the conductor begins a trial's runs, reports what they score and settles them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from diffsearch.records import Outcome, State
+from diffsearch.search.sequential import EPOCHS, Proposal, Sequential, sequential
+from diffsearch.space.axes import grid, grid_size, settings_at
+from diffsearch.space.settings import Point, canonical
+from diffsearch.study.inherit import points_again, take_over
+from diffsearch.study.journal import SearchJournal, Trial
+from diffsearch.study.ledger import Asked
+from diffsearch.study.requests import Requests
+from diffsearch.training.memory import describe
+
+IDLE_PROPOSALS = 200  # proposals in a row that were known already: the search finds nothing new by itself
+
+
+@dataclass
+class _Open:
+    """A trial that isn't told yet: its runs and what they earned."""
+
+    proposal: Proposal
+    numbers: list[int]  # of the trials that it answers: the same point may be proposed again while it runs
+    waiting: set[str]
+    scores: dict[str, dict[int, float]] = field(default_factory=dict)  # run key → epoch → best score
+    stopped: bool = False
+    failed: bool = False
+
+
+class Proposals:
+    """The search of one study.
+
+    Args:
+        requests: what the study asks for; with its spec and ledger.
+        journal: of its search, written here alone.
+        sign: 1 where a lower objective is better, else -1: scores here are lower-is-better.
+        image_shape: of its data set.
+        wall_s: working time of the study so far, in seconds.
+    """
+
+    def __init__(
+        self,
+        requests: Requests,
+        journal: SearchJournal,
+        sign: float,
+        image_shape: tuple[int, int, int],
+        wall_s: Callable[[], float],
+    ) -> None:
+        self._requests, self._spec, self.journal, self._sign = requests, requests.spec, journal, sign
+        self._image_shape, self._wall_s = image_shape, wall_s
+        self._sequential = self._build_sequential()
+        self._open: dict[int, _Open] = {}  # trial number → trial
+        self._told: dict[str, dict[int, float] | None] = {}  # proposal identity → scores
+        self._counted = 0  # runs that the search asked for, warm ones and repetitions aside
+        self._first: deque[Trial | Proposal] = deque()  # before anything new
+        self.is_over = False
+        self._recall()
+
+    def next(self) -> Trial | None:
+        """A trial whose runs are to begin, or None: there is none now, and none at all if `is_over`."""
+        for _ in range(IDLE_PROPOSALS):
+            trial = self._next_trial()
+            if trial is None:
+                return None
+            identity = trial.proposal.identity
+            if identity in self._told:
+                self.journal.tell(trial.number, self._told[identity], stopped=False)
+                continue
+            same = [open_ for open_ in self._open.values() if open_.proposal.identity == identity]
+            if same:
+                same[0].numbers.append(trial.number)
+                continue
+            self._counted += 1
+            return trial
+        left = self._never_asked()
+        if left is None:
+            self.is_over = True
+            return None
+        self._counted += 1
+        return self.journal.ask_for(left)
+
+    def begin(self, trial: Trial, runs: Iterable[str]) -> None:
+        """A trial's runs were asked for, by their keys."""
+        self._open[trial.number] = _Open(trial.proposal, [trial.number], set(runs))
+
+    def earn(self, trial: int, run: str, epoch: int, score: float) -> float:
+        """A run of a trial scored; returns its best at that epoch."""
+        earned = self._open[trial].scores.setdefault(run, {})
+        earned[epoch] = min(score, earned.get(epoch, score))
+        return earned[epoch]
+
+    def settle(self, trial: int, run: str, outcome: Outcome) -> None:
+        """A run of a trial has come to its end; with the last one the search is told."""
+        open_ = self._open[trial]
+        open_.waiting.discard(run)
+        open_.stopped |= outcome.state == State.STOPPED_EARLY
+        open_.failed |= not outcome.ok
+        if open_.waiting:
+            return
+        scores = None if open_.failed else _mean_curve(list(open_.scores.values()))
+        del self._open[trial]
+        self._told[open_.proposal.identity] = scores
+        for number in open_.numbers:
+            self.journal.tell(number, scores, open_.stopped)
+
+    def best(self, top: int) -> list[tuple[Point, int]]:
+        """(point, epoch) of the best evaluations of distinct points, best first; failures have none."""
+        best: list[tuple[float, int, Point]] = []
+        for number, asked in enumerate(self._requests.ledger.of(self._requests.asks)):
+            curve = self._told.get(self._identity(asked)) if asked.stage == "search" else None
+            if curve:
+                score, epoch = min((score, epoch) for epoch, score in curve.items())
+                best.append((score, number, {**asked.point, EPOCHS: epoch}))
+        distinct: dict[str, tuple[Point, int]] = {}
+        for _, _, point in sorted(best, key=lambda entry: entry[:2]):
+            bare = {path: value for path, value in point.items() if path != EPOCHS}
+            distinct.setdefault(canonical(bare), (bare, point[EPOCHS]))
+        return list(distinct.values())[:top]
+
+    # --- what comes next --------------------------------------------------------------------------------------------
+
+    def _next_trial(self) -> Trial | None:
+        limit = self._spec.search.runs
+        enough = limit is not None and self._counted >= limit
+        while self._first:
+            first = self._first.popleft()
+            if isinstance(first, Trial):
+                return first
+            if not enough:
+                return self.journal.ask_for(first)
+        if enough or self._out_of_time():
+            self.is_over = True
+            return None
+        if self._sequential is not None:
+            return self._next_sequential(self._sequential)
+        if self.journal.is_exhausted():
+            self.is_over = True
+            return None
+        size = grid_size(self._spec)
+        if size is not None and len(self._known()) >= size:
+            self.is_over = True
+            return None
+        return self.journal.ask()
+
+    def _next_sequential(self, search: Sequential) -> Trial | None:
+        wanted = search.wanted(self._told)
+        underway = {open_.proposal.identity for open_ in self._open.values()}
+        fresh = [proposal for proposal in wanted if proposal.identity not in underway]
+        self.is_over = not wanted
+        return self.journal.ask_for(fresh[0]) if fresh else None
+
+    def _never_asked(self) -> Proposal | None:
+        """A point that the search doesn't find by itself, where the space is a grid and has one left."""
+        known = self._known()
+        proposals = (Proposal(point) for point in grid(self._spec) or ())
+        return next((proposal for proposal in proposals if proposal.identity not in known), None)
+
+    def _known(self) -> set[str]:
+        return {*self._told, *(open_.proposal.identity for open_ in self._open.values())}
+
+    def _out_of_time(self) -> bool:
+        limit = self._spec.budget.wall_s
+        return limit is not None and self._wall_s() >= limit * self._share_of_budget()
+
+    def _share_of_budget(self) -> float:
+        """The part of a wall budget that is the search's: finalists get what their images cost, as a share of all."""
+        spec, finals = self._spec, self._spec.search.finalists
+        if not finals.top or spec.search.runs is None:
+            return 1.0 if not finals.top else 0.7
+        samples = (finals.samples or spec.evaluation.samples) * max(1, len(finals.sampling))
+        ahead = finals.top * finals.repeats * (spec.max_epochs + samples / spec.evaluation.samples)
+        search = spec.search.runs * (spec.max_epochs + len(spec.milestones))
+        return search / (search + ahead)
+
+    def _build_sequential(self) -> Sequential | None:
+        algorithm = self._spec.search.algorithm
+        if algorithm.name != "sequential":
+            return None
+        return sequential(  # type: ignore[no-any-return]
+            self._spec.axes, self._spec.milestones, self._spec.fixed, self._cost, **algorithm.kwargs
+        )
+
+    def _cost(self, point: Point) -> float:
+        settings = settings_at(self._spec, point, self._spec.seed)
+        return describe(settings, self._image_shape).parameters * settings.steps
+
+    def _identity(self, asked: Asked) -> str:
+        """Of the proposal that a search run answers."""
+        full = asked.milestones[-1] if self._sequential is not None else None
+        return Proposal(asked.point, full).identity
+
+    # --- what an earlier session knew -------------------------------------------------------------------------------
+
+    def _recall(self) -> None:
+        """Take up the journal: told trials are known, those left running come first; a new space inherits the old."""
+        asked, idle, refused = set(), 0, self._refused()
+        again: dict[str, Proposal] = {}
+        for trial in self.journal.trials():
+            identity = trial.proposal.identity
+            idle = idle + 1 if identity in asked else 0
+            asked.add(identity)
+            if trial.finished and not trial.scores and identity in refused:
+                again[identity] = trial.proposal
+            elif trial.finished:
+                again.pop(identity, None)
+                self._counted += not trial.warm and identity not in self._told
+                self._told[identity] = dict(trial.scores) if trial.scores else None
+            else:
+                self._first.append(trial)
+        self._first.extend(proposal for identity, proposal in again.items() if identity not in self._told)
+        self.is_over = idle >= IDLE_PROPOSALS and not self._first
+        if self._sequential is None:
+            self._first.extend(point for point in points_again(self._requests) if point.identity not in asked)
+            if not self.journal.has_inherited:
+                self._told |= take_over(self._requests, self.journal, self._sign, known=asked)
+                self.journal.set_inherited()
+
+    def _refused(self) -> set[str]:
+        """Proposals with a run that failed through no fault of its own."""
+        ledger = self._requests.ledger
+        ended = ((asked, ledger.end_of(asked)) for asked in ledger.of(self._requests.asks))
+        return {self._identity(asked) for asked, outcome in ended if outcome is not None and outcome.by_machine}
+
+
+def _mean_curve(curves: list[dict[int, float]]) -> dict[int, float] | None:
+    """Mean over repeats at the epochs that all of them reached."""
+    shared = set.intersection(*(set(curve) for curve in curves)) if curves else set()
+    return {epoch: sum(curve[epoch] for curve in curves) / len(curves) for epoch in sorted(shared)} or None
