@@ -81,6 +81,9 @@ class State(str, Enum):
         return self.value
 
 
+BY_MACHINE = "by machine"  # detail of an outcome
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a run ended, with its reason where it isn't a success. Carries no number."""
@@ -88,6 +91,11 @@ class Outcome:
     state: State
     reason: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)  # e.g. the traceback of a bug
+
+    @property
+    def by_machine(self) -> bool:
+        """A failure that says nothing of the run, such as a full disk: the next `run` tries again."""
+        return bool(self.details.get(BY_MACHINE))
 
     @property
     def ok(self) -> bool:

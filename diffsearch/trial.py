@@ -6,6 +6,7 @@ Ray nor MLflow, keeps nothing in memory that the store doesn't hold, and can be 
 
 from __future__ import annotations
 
+import errno
 import time
 import traceback
 from collections.abc import Generator, Iterator, Mapping
@@ -21,7 +22,7 @@ from diffsearch.data.datasets import load as load_data
 from diffsearch.diffusion.sampling import sample
 from diffsearch.errors import Diverged
 from diffsearch.files import replace_file
-from diffsearch.records import EpochRecord, Evaluation, Outcome, State
+from diffsearch.records import BY_MACHINE, EpochRecord, Evaluation, Outcome, State
 from diffsearch.scoring.metrics import score
 from diffsearch.space.settings import RunSettings, SamplingPoint, as_json
 from diffsearch.store import Lease, LeaseLost, RunFolder, Store, evaluation_key
@@ -31,6 +32,7 @@ from diffsearch.training.memory import resident_mb
 
 SAVE_EVERY_S = 30.0
 SAMPLING_BATCH = 250  # fixed: a network's rounding changes with the size of its batch
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.EROFS)
 GRID = (8, 16)  # rows and columns of the picture kept with each evaluation
 
 
@@ -151,7 +153,8 @@ def run_trial(request: TrialRequest, device: torch.device) -> Generator[Item, No
         if _is_out_of_memory(error):
             return Outcome(State.OUT_OF_MEMORY, str(error).splitlines()[0])
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        return Outcome(State.FAILED, reason, {"traceback": traceback.format_exc()})
+        details: dict[str, Any] = {"traceback": traceback.format_exc()}
+        return Outcome(State.FAILED, reason, details | ({BY_MACHINE: True} if _is_of_the_machine(error) else {}))
 
 
 def _diverged(error: Diverged) -> Outcome:
@@ -160,6 +163,15 @@ def _diverged(error: Diverged) -> Outcome:
 
 class _MemoryExceeded(Exception):
     pass
+
+
+def _is_of_the_machine(error: BaseException | None) -> bool:
+    """Whether a disk refused."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -158,7 +158,7 @@ class Lease:
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
-            with _exclusive(self._path):
+            with contextlib.suppress(OSError), _exclusive(self._path):  # a full disk now may have room at the next beat
                 current = read(self._path)
                 if current is None or current.attempt != self._holder.attempt or self._stop.is_set():
                     return

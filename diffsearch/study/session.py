@@ -131,7 +131,7 @@ class Session:
     def _recall_progress(self) -> None:
         for asked in self.ledger.of(self.conductor.requests.asks):
             outcome = self.ledger.end_of(asked)
-            if outcome is not None:
+            if outcome is not None and not outcome.by_machine:
                 self._answered(asked, outcome)
 
     def _answered(self, asked: Asked, outcome: Outcome) -> None:

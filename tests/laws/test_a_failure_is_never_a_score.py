@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 
 import optuna
 import pytest
@@ -211,3 +213,23 @@ def steal(path):
     """Take a lease over, as a driver does that thinks its holder dead."""
     held = json.loads(path.read_text())
     path.write_text(json.dumps({**held, "attempt": held["attempt"] + 1, "pid_started": -1.0}))
+
+
+def test_what_a_full_disk_took_is_tried_again_by_the_next_run(laboratory):
+    """A real refusal of the system: a child may write no file as large as a checkpoint."""
+    changes = {"training.loss": ["x0-l2", "v-l2"], "training.epochs": [1]}
+    child = os.fork()
+    if child == 0:
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+            laboratory.run(changes)
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    failed = [run.outcome for run in laboratory.history().runs]
+    assert [outcome.state for outcome in failed] == [State.FAILED] * 2
+    assert all("File too large" in outcome.reason for outcome in failed)
+    laboratory.run(changes)
+    assert [str(run.outcome.state) for run in laboratory.history().runs] == ["finished"] * 2
+    laboratory.run(changes)
+    assert laboratory.trained == laboratory.scored == []
