@@ -82,7 +82,7 @@ def test_the_chain_step_adds_fresh_noise() -> None:
 
 
 @pytest.mark.parametrize("name", loss.names())
-def test_every_loss_is_a_mean_over_pixels_that_vanishes_at_its_target(name: str) -> None:
+def test_every_loss_vanishes_at_its_target_and_grows_from_there(name: str) -> None:
     batch = batch_of()
     member = loss.member(name)
     target = {
@@ -96,9 +96,10 @@ def test_every_loss_is_a_mean_over_pixels_that_vanishes_at_its_target(name: str)
     assert name.startswith(member.traits["predicts"])
     assert member.factory(target, batch).shape == (64,)
     assert member.factory(target, batch).abs().max() < 1e-12
-    off = torch.full((64, 1, 1, 1), 3.0, dtype=torch.float64)
-    power = 1 if name.endswith("l1") else 2
-    torch.testing.assert_close(member.factory(target + off, batch), off.flatten() ** power)
+    losses = torch.stack([member.factory(target + off, batch) for off in (0.5, 1.0, 3.0)])
+    assert (losses[0] > 0).all() and (losses.diff(dim=0) > 0).all()
+    if power := {"l1": 1, "l2": 2}.get(name.rpartition("-")[2]):
+        torch.testing.assert_close(losses[2], torch.full((64,), 3.0, dtype=torch.float64) ** power)
 
 
 @pytest.mark.parametrize("name", loss.names())
