@@ -22,7 +22,7 @@ COUNT = 5000
 def rows() -> list[tuple[str, str]]:
     torch.set_num_threads(1)
     data = load_data(Choice("mnist-5k"))
-    state = start(settings(), "scoring", few_images(), torch.device("cpu"))
+    state = start(settings((16, 32, 64), 128), "scoring", few_images(), torch.device("cpu"))
     began = time.perf_counter()
     shape = (COUNT, *data.image_shape)
     batches = [state.normalization.decode(b) for b in sample(state.denoiser(0), Choice("ancestral"), None, shape, 0)]

@@ -78,14 +78,14 @@ def by_hand_per_s(
     rates = []
     for _ in range(1 + epochs):
         began = time.perf_counter()
-        for index in torch.randperm(len(images)).split(batch):
+        for index in torch.split(torch.randperm(len(images)), batch):
             x_0, t = images[index], torch.randint(1, 16, (len(index),))
             a = alpha_bar[t][:, None, None, None]
             x_t = a.sqrt() * x_0 + (1 - a).sqrt() * torch.randn_like(x_0)
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
                 loss = mse_loss(network(x_t, t), x_0)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         rates.append(len(images) / (time.perf_counter() - began))
     return float(sum(rates[1:]) / epochs)
