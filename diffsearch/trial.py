@@ -12,9 +12,10 @@ import traceback
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
+from torch import nn
 
 from diffsearch import registry
 from diffsearch.data.datasets import ImageData
@@ -261,6 +262,8 @@ class _Work:
         denoiser = trained.denoiser(point.ema, self.device)
         began = time.monotonic()
         batches: list[torch.Tensor] = []
+        calls: list[int] = []  # one entry a call of the network, each for a whole batch
+        counting = cast(nn.Module, denoiser.network).register_forward_pre_hook(lambda *_: calls.append(1))
         done = 0
         shape = (request.samples, *self.data.image_shape)
         drawn = sample(denoiser, point.sampler, point.steps, shape, request.noise_seed, SAMPLING_BATCH, self.device)
@@ -269,6 +272,7 @@ class _Work:
             done += len(batch)
             self._check_memory()
             yield Sampled(epoch, done, request.samples, done / (time.monotonic() - began))
+        counting.remove()
         images = torch.cat(batches)
         sampling_s = time.monotonic() - began
         scores = score(images.numpy(), request.metrics, self.data, Store(request.store).references)
@@ -280,7 +284,7 @@ class _Work:
             samples=request.samples,
             noise_seed=request.noise_seed,
             scores=scores,
-            network_calls=request.samples * len(denoiser.timesteps(point.steps)),
+            network_calls=request.samples * len(calls) // len(batches),
             sampling_s=round(sampling_s, 3),
             scoring_s=round(time.monotonic() - began - sampling_s, 3),
         )

@@ -46,7 +46,7 @@ _RUN_COLUMNS = ["run", "run_key", "order", "stage", "seed", "state"]
 def evaluations(history: StudyHistory) -> pd.DataFrame:
     """One row an evaluation, of failed runs too (`state` says so), in the order in which the study asked for the runs.
 
-    `train_s` is the training time up to that epoch in seconds; `network_calls` counts images times sampling steps.
+    `train_s` is the training time up to that epoch in seconds; `network_calls` counts images times calls for each.
     """
     names = axis_names(history)
     rows = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,6 +12,8 @@ from diffsearch.diffusion import Denoiser, Schedule, check_sampling, sample
 from diffsearch.errors import DiffsearchError
 from diffsearch.registry import sampler
 from diffsearch.space.settings import Choice
+
+from .gaussian import SHAPE, exact_denoiser
 
 
 class Small(nn.Module):
@@ -92,3 +96,18 @@ def test_steps_outside_the_process_are_refused() -> None:
 @pytest.mark.parametrize("name", sampler.names())
 def test_every_sampler_has_the_traits_that_the_loader_reads(name: str) -> None:
     assert set(sampler.member(name).traits) == {"few_step", "direct_mean"}
+
+
+@pytest.mark.parametrize("name", sampler.names())
+def test_no_sampler_calls_the_network_more_often_than_it_was_told(name: str) -> None:
+    schedule = Schedule.build(Choice("cosine-squared"), 9, "clamp")
+    exact = exact_denoiser(schedule, "v")
+    for steps in (1, 2, 5, 8, 9):
+        calls: list[int] = []
+
+        def counted(x: torch.Tensor, t: torch.Tensor, calls: list[int] = calls) -> torch.Tensor:
+            calls.append(len(x))
+            return exact.network(x, t)
+
+        list(sample(replace(exact, network=counted), Choice(name), steps, (4, *SHAPE), seed=0, batch_size=2))
+        assert 4 * (steps - 1) <= sum(calls) <= 4 * steps
