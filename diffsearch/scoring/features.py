@@ -241,3 +241,24 @@ def kernel_distance(
         verbose=False,
     )
     return float(found[KEY_METRIC_KID_MEAN]), float(found[KEY_METRIC_KID_STD])
+
+
+def precision_recall(features: np.ndarray, reference: np.ndarray, *, neighbours: int = 3) -> tuple[float, float]:
+    """Kynkäänniemi et al. 2019: shares of either set that lie among the other's.
+
+    A point lies among a set if it is nearer to one of its points than that one's k-th neighbour within the set.
+
+    Args:
+        features, reference: float32 (N, d) of drawn images and (M, d) of real ones; more than `neighbours` of each.
+        neighbours: k.
+    """
+    from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
+
+    found = prc_features_to_metric(
+        torch.from_numpy(np.ascontiguousarray(features)),
+        torch.from_numpy(np.ascontiguousarray(reference)),
+        prc_neighborhood=neighbours,
+        save_cpu_ram=True,
+        verbose=False,
+    )
+    return float(found[KEY_METRIC_PRECISION]), float(found[KEY_METRIC_RECALL])

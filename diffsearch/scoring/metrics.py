@@ -20,7 +20,14 @@ from diffsearch import registry
 from diffsearch.data.datasets import ImageData
 from diffsearch.errors import DiffsearchError, MetricError
 from diffsearch.records import Score
-from diffsearch.scoring.features import Extractor, extractor, frechet_distance, kernel_distance, moments
+from diffsearch.scoring.features import (
+    Extractor,
+    extractor,
+    frechet_distance,
+    kernel_distance,
+    moments,
+    precision_recall,
+)
 from diffsearch.scoring.reference import Reference, reference
 
 _ALIASES = {"fid": ("fd", "inception"), "kid": ("kd", "inception")}
@@ -120,6 +127,34 @@ def kd(features: np.ndarray, against: Reference) -> Score:
     size = min(_SUBSET, len(features), len(against.features))
     value, spread = kernel_distance(features, against.features, subset_size=size)
     return _score(value, len(features), against, spread)
+
+
+def _prc_minimum(dim: int) -> int:
+    return 50  # defined from five images on; below this, a share of so few says nothing
+
+
+@registry.metric.register("precision", direction="max", minimum_samples=_prc_minimum)
+def precision(features: np.ndarray, against: Reference) -> Score:
+    """Share of drawn images that lie among the real ones (Kynkäänniemi et al. 2019, k = 3): how real they look.
+
+    Both shares depend on the counts: as many real images are taken as were drawn, if there are that many.
+    """
+    share, _ = precision_recall(features, _as_many(features, against))
+    return _score(share, len(features), against)
+
+
+@registry.metric.register("recall", direction="max", minimum_samples=_prc_minimum)
+def recall(features: np.ndarray, against: Reference) -> Score:
+    """Share of real images that lie among the drawn ones (Kynkäänniemi et al. 2019, k = 3): how much is covered."""
+    _, share = precision_recall(features, _as_many(features, against))
+    return _score(share, len(features), against)
+
+
+def _as_many(features: np.ndarray, against: Reference) -> np.ndarray:
+    """Features of as many real images as there are drawn ones, the same at each call."""
+    real = against.features
+    chosen = np.random.default_rng(0).permutation(len(real))[: len(features)]
+    return real[np.sort(chosen)]
 
 
 def _score(value: float, samples: int, against: Reference, spread: float | None = None) -> Score:

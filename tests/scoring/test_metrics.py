@@ -10,11 +10,12 @@ import pytest
 import scipy.linalg
 import torch
 import torch_fidelity
+from scipy.spatial.distance import cdist
 
 from diffsearch import registry
 from diffsearch.data.datasets import ImageData
 from diffsearch.errors import DiffsearchError, MetricError
-from diffsearch.scoring.features import extractor, frechet_distance, kernel_distance, moments
+from diffsearch.scoring.features import extractor, frechet_distance, kernel_distance, moments, precision_recall
 from diffsearch.scoring.metrics import MetricName, known_metric_names, parse, score, score_features
 from diffsearch.scoring.reference import from_features
 
@@ -139,6 +140,35 @@ def test_kernel_distance_is_the_unbiased_estimate_of_its_definition() -> None:
     cross = sum(kernel(a, b) for a in x for b in y) / 60**2
     mean, spread = kernel_distance(x, y, subset_size=60, subsets=3)
     assert mean == pytest.approx(same - 2 * cross, rel=1e-9) and spread == pytest.approx(0, abs=1e-12)
+
+
+def test_precision_and_recall_are_their_definition() -> None:
+    """Every ball and every point, distance by distance, with scipy's."""
+    rng = np.random.default_rng(0)
+    drawn, real = (rng.normal(shift, 1, (count, 4)).astype(np.float32) for shift, count in ((0.8, 70), (0.0, 90)))
+
+    def share(points: np.ndarray, among: np.ndarray) -> float:
+        radii = np.sort(cdist(among, among), axis=1)[:, 3]  # the first is the point itself
+        return float((cdist(points, among) <= radii).any(axis=1).mean())
+
+    assert precision_recall(drawn, real) == pytest.approx((share(drawn, real), share(real, drawn)), abs=1e-6)
+
+
+def test_precision_sees_what_is_no_digit_and_recall_what_is_missing(digits: ImageData, tmp_path: Path) -> None:
+    real = np.array(digits.train[::5])
+    noise = np.random.default_rng(0).integers(0, 256, real.shape).astype(np.uint8)
+    ones = np.array(digits.train[digits.train_labels == 1][:500])
+    found = {
+        name: [
+            score(images, [f"{name}-digits"], digits, tmp_path)[f"{name}-digits"].value
+            for images in (real, ones, noise)
+        ]
+        for name in ("precision", "recall")
+    }
+    of_real, of_ones, of_noise = found["precision"]
+    assert of_real > 0.7 and of_ones > 0.7 and of_noise < 0.05
+    of_real, of_ones, of_noise = found["recall"]
+    assert of_real > 0.7 and of_ones < 0.2 and of_noise < 0.05
 
 
 def test_a_set_is_at_distance_zero_from_itself(digits: ImageData, tmp_path: Path) -> None:
