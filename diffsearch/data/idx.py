@@ -22,7 +22,11 @@ _PARTS = {
     "test": "t10k-images-idx3-ubyte",
     "test_labels": "t10k-labels-idx1-ubyte",
 }
-FILES_OF: Mapping[str, str] = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}  # name → torchvision's class
+FILES_OF: Mapping[str, str] = {
+    "mnist": "MNIST",
+    "fashion-mnist": "FashionMNIST",
+    "kmnist": "KMNIST",
+}  # name → torchvision's class
 _SYSTEM = {"fashion-mnist": Path("/usr/share/datasets/fashion-mnist")}  # Debian's package dataset-fashion-mnist
 
 

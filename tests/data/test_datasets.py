@@ -107,6 +107,15 @@ def test_mnist_reads_what_torchvision_reads(tiny_mnist: Path, tmp_path: Path) ->
     assert np.array_equal(split(data, "test")[:, 0], theirs.data.numpy())
 
 
+@pytest.mark.parametrize(("name", "folder"), [("fashion-mnist", "FashionMNIST"), ("kmnist", "KMNIST")])
+def test_sets_of_mnists_format_are_read_alike(tiny_mnist: Path, tmp_path: Path, name: str, folder: str) -> None:
+    shutil.copytree(tiny_mnist / "MNIST", tmp_path / "root" / folder)
+    found = load(Choice.of(name, root=str(tmp_path / "root")), tmp_path / "cache")
+    same = load(Choice.of("mnist", root=str(tiny_mnist)), tmp_path / "cache")
+    assert np.array_equal(found.train, same.train) and found.test is not None and len(found.classes) == 10
+    assert found.reference_family is None and same.reference_family == "mnist"
+
+
 def test_gzipped_files_in_a_plain_folder_are_read_alike(tiny_mnist: Path, tmp_path: Path) -> None:
     packed = tmp_path / "packed"
     packed.mkdir()

@@ -1,0 +1,162 @@
+"""The data sets that torchvision reads: colour pictures, each from its own files on disk, fetched only when asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffsearch import registry
+from diffsearch.data import cache as cache_files
+from diffsearch.data.datasets import ImageData, decoded
+from diffsearch.data.pixels import to_pixels
+from diffsearch.errors import DataError
+
+Arguments = tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VisionSet:
+    """How one set is read.
+
+    Args:
+        kind: class in torchvision.datasets.
+        folder: what it makes below its root.
+        train, test: arguments for each part of a split.
+        size: side to crop and scale to where none is asked for; None keeps the images' own, which is then one size.
+        labelled: whether an image has one class.
+    """
+
+    kind: str
+    folder: str
+    train: Arguments
+    test: Arguments
+    size: int | None
+    labelled: bool = True
+
+
+SETS: Mapping[str, VisionSet] = {
+    "cifar10": VisionSet("CIFAR10", "cifar-10-batches-py", ({"train": True},), ({"train": False},), None),
+    "stl10": VisionSet("STL10", "stl10_binary", ({"split": "train"},), ({"split": "test"},), None),
+    "flowers102": VisionSet(
+        "Flowers102", "flowers-102", ({"split": "train"}, {"split": "val"}), ({"split": "test"},), 64
+    ),
+    "oxford-pets": VisionSet("OxfordIIITPet", "oxford-iiit-pet", ({"split": "trainval"},), ({"split": "test"},), 64),
+    "celeba": VisionSet("CelebA", "celeba", ({"split": "train"},), ({"split": "test"},), 64, labelled=False),
+}
+
+
+def _reader(name: str) -> Callable[..., ImageData]:
+    def read(
+        cache: Path,
+        *,
+        size: int | None = None,
+        root: str | None = None,
+        download: bool = False,
+        images: int | None = None,
+    ) -> ImageData:
+        """One of torchvision's sets, in RGB.
+
+        Args:
+            size: side of the square that every image is cropped and scaled to, in pixels; None: 64, or the images' own
+                where they all have one size.
+            root: folder that torchvision's files lie in; None: the cache.
+            download: fetch them where they are absent.
+            images: keep that many training images, evenly spaced over the set; the test images are all kept.
+        """
+        if size is not None and size < 4:
+            raise DataError(f"{name}: size: {size} is too small; the smallest is 4 pixels")
+        vision, base = SETS[name], place(name, cache, root).parent
+        if download:
+            fetch(name, cache, root)
+        if not place(name, cache, root).exists():
+            raise DataError(absent(name, cache, root))
+        side = size or vision.size
+        entry = cache_files.key(name, files=_stamp(base / vision.folder), size=side, images=images)
+        return decoded(cache, entry, name, lambda work: _decode(name, base, side, images, work))
+
+    return read
+
+
+for _name in SETS:
+    registry.dataset.register(_name, reference_family=None)(_reader(_name))
+
+
+def place(name: str, cache: Path, root: str | None = None) -> Path:
+    """The folder that a set's files lie in, if they are there."""
+    base = cache / "downloads" if root is None else Path(root).expanduser()
+    return base / SETS[name].folder
+
+
+def absent(name: str, cache: Path, root: str | None = None) -> str:
+    """The message for a set that isn't on this machine."""
+    return (
+        f"{name} is not on this machine: looked for {place(name, cache, root)}.\n"
+        f"    `diffsearch data fetch {name}` downloads it, or say with `root:` where that folder lies."
+    )
+
+
+def fetch(name: str, cache: Path, root: str | None = None) -> None:
+    """Download a set with torchvision, where it isn't there; raises DataError where that fails."""
+    vision, base = SETS[name], place(name, cache, root).parent
+    base.mkdir(parents=True, exist_ok=True)
+    for arguments in (*vision.train, *vision.test):
+        _open(name, base, arguments, download=True)
+
+
+def _open(name: str, base: Path, arguments: Mapping[str, Any], download: bool = False) -> Any:
+    from torchvision import datasets
+
+    try:
+        return getattr(datasets, SETS[name].kind)(str(base), **arguments, download=download)
+    except (OSError, RuntimeError) as error:
+        if download:
+            why = f"{name} can't be downloaded ({error}); copy its files here and say `root:`"
+        else:
+            why = f"{name}: the files in {base / SETS[name].folder} are not whole ({error}); fetch them again"
+        raise DataError(why) from error
+
+
+def _decode(name: str, base: Path, size: int | None, images: int | None, work: Path) -> tuple[str, ...]:
+    """Write the arrays of both splits; returns the names of the classes."""
+    vision = SETS[name]
+    classes: tuple[str, ...] = ()
+    for part, arguments in (("train", vision.train), ("test", vision.test)):
+        opened = [_open(name, base, each) for each in arguments]
+        rows = [(source, index) for source in opened for index in range(len(source))]
+        if part == "train" and images is not None:
+            if not 1 <= images <= len(rows):
+                raise DataError(f"{name}: images: {images} is not within 1 and {len(rows)}, what the set has")
+            rows = [rows[index * len(rows) // images] for index in range(images)]
+        if not rows:
+            raise DataError(f"{name}: no {part} images in {base / vision.folder}")
+        labels = np.empty(len(rows), np.int64)
+        first, _ = _image(name, *rows[0], size)
+        shape = (len(rows), *first.shape)
+        array = np.lib.format.open_memmap(work / f"{part}.npy", mode="w+", dtype=np.uint8, shape=shape)
+        for row, (source, index) in enumerate(rows):
+            array[row], labels[row] = _image(name, source, index, size)
+        array.flush()
+        if vision.labelled:
+            np.save(work / f"{part}_labels.npy", labels)
+            names = getattr(opened[0], "classes", None) or range(int(labels.max()) + 1)
+            classes = classes or tuple(str(each) for each in names)
+    return classes
+
+
+def _image(name: str, source: Any, index: int, size: int | None) -> tuple[np.ndarray, int]:
+    try:
+        image, label = source[index]
+        pixels = to_pixels(image, 3, None if size is None else (size, size))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{name}: image {index} of {type(source).__name__} is not readable: {error}") from error
+    return pixels, int(label) if SETS[name].labelled else 0
+
+
+def _stamp(folder: Path) -> list[tuple[str, int, int]]:
+    """What lies at the top of a set's folder: its files, with size and time of change."""
+    found = ((path.name, path.stat()) for path in sorted(folder.iterdir()))
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in found]
