@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -51,26 +51,66 @@ class GroupNorm(nn.GroupNorm):
         return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
 
+Norm: TypeAlias = Literal["group", "batch", "none"]
+Context: TypeAlias = Literal["scale-shift", "add"]
+
+
+def norm_layer(kind: Norm, channels: int, groups: int | None) -> nn.Module:
+    """GroupNorm (Wu & He 2018), BatchNorm (Ioffe & Szegedy 2015) or nothing."""
+    if kind == "group":
+        return GroupNorm(group_count(channels, groups), channels)
+    return nn.BatchNorm2d(channels) if kind == "batch" else nn.Identity()
+
+
 class Block(nn.Module):
-    """Two 3×3 convolutions at one resolution, each with GroupNorm and SiLU; the time scales and shifts the first.
+    """Two 3×3 convolutions at one resolution, each with a norm and SiLU; the time acts on the first.
 
     Args:
         inputs: channels in.
         outputs: channels out.
         time_dim: length of the time embedding.
         groups: of each GroupNorm; None adapts to the channels.
+        norm: after each convolution.
+        dropout: share of the features between the convolutions that training sets to zero.
+        residual: add the input, through a 1×1 convolution where the channels differ (He et al. 2016).
+        context: "scale-shift": (1 + a(time)) · h + b(time) (Perez et al. 2018); "add": h + b(time) (Ho et al. 2020).
     """
 
-    def __init__(self, inputs: int, outputs: int, time_dim: int, groups: int | None) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        time_dim: int,
+        groups: int | None,
+        *,
+        norm: Norm = "group",
+        dropout: float = 0.0,
+        residual: bool = False,
+        context: Context = "scale-shift",
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.norm1 = GroupNorm(group_count(outputs, groups), outputs)
-        self.time = nn.Linear(time_dim, 2 * outputs)
+        self.norm1 = norm_layer(norm, outputs, groups)
+        self.time = nn.Linear(time_dim, 2 * outputs if context == "scale-shift" else outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
-        self.norm2 = GroupNorm(group_count(outputs, groups), outputs)
+        self.norm2 = norm_layer(norm, outputs, groups)
+        self.dropout = nn.Dropout(dropout) if dropout else None
+        self.past: nn.Module | None = None
+        if residual:
+            self.past = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+        self.context = context
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """(B, inputs, H, W) and (B, time_dim) -> (B, outputs, H, W)."""
-        scale, shift = self.time(time)[:, :, None, None].chunk(2, dim=1)
-        x = nn.functional.silu(self.norm1(self.conv1(x)) * (1 + scale) + shift)
-        return nn.functional.silu(self.norm2(self.conv2(x)))
+        told = self.time(time)[:, :, None, None]
+        h = self.norm1(self.conv1(x))
+        if self.context == "scale-shift":
+            scale, shift = told.chunk(2, dim=1)
+            h = h * (1 + scale) + shift
+        else:
+            h = h + told
+        h = nn.functional.silu(h)
+        if self.dropout is not None:
+            h = self.dropout(h)
+        h = nn.functional.silu(self.norm2(self.conv2(h)))
+        return h if self.past is None else h + self.past(x)

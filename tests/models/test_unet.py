@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from diffsearch.errors import DiffsearchError
-from diffsearch.models.blocks import group_count
+from diffsearch.models.attention import Attended, SelfAttention
+from diffsearch.models.blocks import Block, group_count
 from diffsearch.models.unet import UNet
 
 
@@ -56,7 +57,43 @@ def test_groups_that_do_not_divide_are_refused_by_name() -> None:
         UNet((1, 28, 28), 15, groups=0)
 
 
-@pytest.mark.parametrize("options", [{"channels": ()}, {"channels": (8, 0)}, {"time_dim": 5}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"channels": ()},
+        {"channels": (8, 0)},
+        {"time_dim": 5},
+        {"blocks": 0},
+        {"dropout": 1.0},
+        {"attention": (28,), "heads": 5},
+    ],
+)
 def test_impossible_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(DiffsearchError):
         UNet((1, 28, 28), 15, **options)  # type: ignore[arg-type]
+
+
+def test_attention_stands_where_it_was_asked_for() -> None:
+    network = UNet((1, 28, 28), 15, channels=(8, 8, 16), attention=(7, 14), heads=2)
+    assert not any(isinstance(m, SelfAttention) for m in network.down[0].modules())
+    for stage in (network.down[1], network.middle, network.up[0]):
+        assert isinstance(stage, Attended) and stage.attention.heads == 2
+    assert isinstance(network.up[1], Block)
+    with pytest.raises(DiffsearchError, match=r"no resolution is 16 pixels high; they are 28, 14, 7"):
+        UNet((1, 28, 28), 15, channels=(8, 8, 16), attention=(16,))
+
+
+@pytest.mark.parametrize("down", ["average", "max", "conv"])
+@pytest.mark.parametrize("up", ["nearest", "nearest-conv", "transposed"])
+def test_either_way_fits_odd_sides(down: str, up: str) -> None:
+    network = UNet((3, 13, 10), 15, channels=(4, 8, 8), down=down, up=up, attention=(4,), blocks=2)  # type: ignore[arg-type]
+    nn.init.ones_(network.head.weight)
+    output = network(torch.randn(2, 3, 13, 10), torch.tensor([1, 15]))
+    assert output.shape == (2, 3, 13, 10) and output.isfinite().all()
+
+
+def test_dropout_acts_while_training_alone() -> None:
+    network = UNet((1, 8, 8), 15, channels=(8,), dropout=0.5)
+    nn.init.ones_(network.head.weight)
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor([1, 15])
+    assert not torch.equal(network.train()(x, t), network(x, t)) and torch.equal(network.eval()(x, t), network(x, t))
