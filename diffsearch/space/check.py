@@ -82,7 +82,7 @@ def _check_models(spec: StudySpec, draft: Draft) -> None:
     steps = max(_all_values(spec, "diffusion.steps"))
     axes = axes_under(spec, ["model"])
     outcomes: dict[Any, str | None] = {}
-    failing: list[tuple[Mapping[str, Any], str]] = []
+    failing: dict[str, tuple[Mapping[str, Any], str]] = {}  # reason → the first point that it stops, and the message
     passing: list[Mapping[str, Any]] = []
     for point in itertools.islice(points(axes, spec.fixed), 100 * MOST_BUILDS):
         choice = member_at({**spec.fixed, **point}, "model")
@@ -94,9 +94,9 @@ def _check_models(spec: StudySpec, draft: Draft) -> None:
         if reason is None:
             passing.append(point)
         else:
-            failing.append((point, f"{choice} can't be built: {reason}"))
+            failing.setdefault(reason, (point, f"{choice} can't be built: {reason}"))
     noted: set[str] = set()
-    for bad, message in failing:
+    for bad, message in failing.values():
         everything = {**spec.fixed, **bad}
         never = [p for p in bad if p.startswith("model.") and all(good.get(p) != bad[p] for good in passing)]
         options = [path for path in never if path != "model.kind"]

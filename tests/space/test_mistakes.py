@@ -83,6 +83,8 @@ MISTAKES = [
     ),
     ("training: {ema_half_life: [2k, 2k]}", 6, 27, "training.ema_half_life", "names a value twice", ""),
     ("model: {channels: [62, 128], groups: 8}", 6, 38, "model.groups", "8 groups don't divide 62 channels", ""),
+    ("model: {dropout: 1.5, residual: [true, false]}", 6, 18, "model.dropout", "must lie in [0, 1), got 1.5", ""),
+    ("model: {attention: [[], [8]]}", 6, 25, "model.attention", "no resolution is 8 pixels high; they are 28", ""),
     ("model: {channels: [[8, 16], []]}", 6, 29, "model.channels", "can't be built", ""),
     (
         "diffusion: {noise_process: [cosine, {name: cosine-squared, max_beta: 2}]}", 6, 37,
