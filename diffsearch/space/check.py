@@ -123,11 +123,11 @@ def _build_anywhere(
 def image_shapes(spec: StudySpec) -> tuple[tuple[int, int, int], ...]:
     """The data set's image shape if it is known without reading it, else shapes that it might have."""
     chosen = member_at(spec.fixed, "data")
-    traits = dataset.member(chosen.name).traits
-    if traits.get("image_shape"):
-        return (tuple(traits["image_shape"]),)
+    shape = dataset.member(chosen.name).traits.get("image_shape")
     size = chosen.kwargs.get("size")
-    return ((1, size, size), (3, size, size)) if isinstance(size, int) else GUESSES
+    if isinstance(size, int):
+        return tuple((channels, size, size) for channels in ((shape[0],) if shape else (1, 3)))
+    return (tuple(shape),) if shape else GUESSES
 
 
 def _check_stopping(spec: StudySpec, draft: Draft) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +54,14 @@ def said(cell: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory: pytest.TempPathFactory) -> nbformat.NotebookNode:
+def executed(
+    tmp_path_factory: pytest.TempPathFactory, mlflow_database: Callable[[Path], Path]
+) -> nbformat.NotebookNode:
     """The tour, executed afresh with one thread and a data cache of its own."""
     folder = tmp_path_factory.mktemp("tour")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DIFFSEARCH_CACHE", str(folder / "cache"))
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{mlflow_database(folder)}")
         patch.setenv("IPYTHONDIR", str(folder / "ipython"))
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
