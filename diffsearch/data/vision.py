@@ -158,6 +158,6 @@ def _image(name: str, source: Any, index: int, size: int) -> tuple[np.ndarray, i
 
 
 def _stamp(folder: Path) -> list[tuple[str, int, int]]:
-    """What lies at the top of a set's folder: its files, with size and time of change."""
-    found = ((path.name, path.stat()) for path in sorted(folder.iterdir()))
+    """Every file of a set, with its size and time of change."""
+    found = ((str(path), path.stat()) for path in sorted(folder.rglob("*")) if path.is_file())
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in found]

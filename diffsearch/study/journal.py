@@ -16,11 +16,14 @@ from typing import Any
 
 import optuna
 from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._storage import JournalOperation
 from optuna.trial import FrozenTrial, TrialState
 
+from diffsearch.errors import StoreError
 from diffsearch.files import mend_tail
 from diffsearch.search import samplers
 from diffsearch.search.sequential import Proposal
+from diffsearch.space.axes import walk
 from diffsearch.space.settings import Axis, Choice, Point
 
 FILE = "journal.log"
@@ -39,6 +42,7 @@ class Trial:
     scores: Mapping[int, float] | None  # by epoch, lower is better; None: failed or still running
     finished: bool
     warm: bool
+    chosen: bool = False  # not by the sampler
 
 
 class SearchJournal:
@@ -64,6 +68,15 @@ class SearchJournal:
         logging.getLogger("optuna").setLevel(logging.ERROR)
         path = folder / FILE
         _mend(path)
+        self._open(path, name)
+        if self._is_half_asked():
+            self._file.forget_last_trial()
+            self._open(path, name)
+        self._grid: optuna.samplers.BaseSampler | None = None
+        if algorithm.name == samplers.GRID:
+            self._grid = samplers.build(algorithm, samplers.seed_of(seed, 0), self._axes)
+
+    def _open(self, path: Path, name: str) -> None:
         self._file = _JournalFile(path)
         storage = optuna.storages.JournalStorage(self._file)
         try:
@@ -71,9 +84,18 @@ class SearchJournal:
         except KeyError:
             self._study = optuna.create_study(storage=storage, study_name=name)
             self._file.flush()
-        self._grid: optuna.samplers.BaseSampler | None = None
-        if algorithm.name == samplers.GRID:
-            self._grid = samplers.build(algorithm, samplers.seed_of(seed, 0), self._axes)
+
+    def _is_half_asked(self) -> bool:
+        """Whether the last trial lacks parameters: its decision was cut off while it was written."""
+        last = self._study.get_trials(deepcopy=False)[-1:]
+        if not last or last[0].state.is_finished() or FIXED in last[0].system_attrs:
+            return False
+        known = samplers.from_params(self._axes, last[0].params)
+        try:
+            walk(self._axes, self._fixed, lambda axis: known[axis.path])
+        except KeyError:
+            return True
+        return False
 
     def trials(self) -> list[Trial]:
         return [self._trial(frozen) for frozen in self._study.get_trials(deepcopy=False)]
@@ -141,27 +163,27 @@ class SearchJournal:
     def _id(self, number: int) -> int:
         return int(self._study.get_trials(deepcopy=False)[number]._trial_id)
 
-    def _ask_on(self, frozen: FrozenTrial) -> Point:
-        """The point of a trial that a killed driver left: what was not suggested yet is suggested now."""
+    def _point_of(self, frozen: FrozenTrial) -> Point:
+        """The point of a trial that a dead driver left; of one chosen elsewhere, what was not noted is noted now."""
+        if FIXED not in frozen.system_attrs:
+            return samplers.from_params(self._axes, frozen.params)
         if frozen.state == TrialState.WAITING:
             self._study._storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
-        if FIXED not in frozen.system_attrs:
-            self._study.sampler = self._sampler(frozen.number)
-        trial = optuna.Trial(self._study, frozen._trial_id)
-        point = samplers.suggest_point(trial, self._axes, self._fixed)
+        point = samplers.suggest_point(optuna.Trial(self._study, frozen._trial_id), self._axes, self._fixed)
         self._file.flush()
         return point
 
     def _trial(self, frozen: FrozenTrial) -> Trial:
         failed = frozen.state == TrialState.FAIL
         finished = frozen.state.is_finished()
-        point = samplers.from_params(self._axes, frozen.params) if finished else self._ask_on(frozen)
+        point = samplers.from_params(self._axes, frozen.params) if finished else self._point_of(frozen)
         return Trial(
             number=frozen.number,
             proposal=Proposal(point, frozen.user_attrs.get(EPOCHS)),
             scores=dict(frozen.intermediate_values) if finished and not failed else None,
             finished=finished,
             warm=bool(frozen.user_attrs.get(WARM)),
+            chosen=FIXED in frozen.system_attrs,
         )
 
 
@@ -187,11 +209,22 @@ class _JournalFile(JournalFileBackend):
     def flush(self) -> None:
         """Write what a decision appended, so that it lasts through a power cut."""
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in self._pending)
-        with self._path.open("ab") as file:
-            file.write(lines.encode())
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self._path.open("ab") as file:
+                file.write(lines.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise StoreError(f"can't append to {self._path}: {error.strerror or error}") from error
         self._written, self._pending = self._written + len(self._pending), []
+
+    def forget_last_trial(self) -> None:
+        """Cut the file off before the line that made its last trial."""
+        lines = self._path.read_bytes().splitlines(keepends=True)
+        last = max(
+            number for number, line in enumerate(lines) if json.loads(line)["op_code"] == JournalOperation.CREATE_TRIAL
+        )
+        os.truncate(self._path, sum(len(line) for line in lines[:last]))
 
 
 def _mend(path: Path) -> None:

@@ -204,9 +204,9 @@ class Proposals:
         again: dict[str, Proposal] = {}
         for trial in self.journal.trials():
             identity = trial.proposal.identity
-            idle = idle + 1 if identity in asked else 0
+            idle = 0 if identity not in asked else idle + (not trial.chosen)
             asked.add(identity)
-            if trial.finished and not trial.scores and identity in refused:
+            if trial.finished and not trial.scores and canonical(dict(trial.proposal.point)) in refused:
                 again[identity] = trial.proposal
             elif trial.finished:
                 again.pop(identity, None)
@@ -214,7 +214,8 @@ class Proposals:
                 self._told[identity] = dict(trial.scores) if trial.scores else None
             else:
                 self._first.append(trial)
-        self._first.extend(proposal for identity, proposal in again.items() if identity not in self._told)
+        under_way = {first.proposal.identity for first in self._first if isinstance(first, Trial)}
+        self._first.extend(again[identity] for identity in again if identity not in {*self._told, *under_way})
         self.is_over = idle >= IDLE_PROPOSALS and not self._first
         if self._sequential is None:
             self._first.extend(point for point in points_again(self._requests) if point.identity not in asked)
@@ -223,10 +224,10 @@ class Proposals:
                 self.journal.set_inherited()
 
     def _refused(self) -> set[str]:
-        """Proposals with a run that failed through no fault of its own."""
+        """Points with a run that failed through no fault of its own."""
         ledger = self._requests.ledger
         ended = ((asked, ledger.end_of(asked)) for asked in ledger.of(self._requests.asks))
-        return {self._identity(asked) for asked, outcome in ended if outcome is not None and outcome.by_machine}
+        return {canonical(dict(asked.point)) for asked, outcome in ended if outcome is not None and outcome.by_machine}
 
 
 def _mean_curve(curves: list[dict[int, float]]) -> dict[int, float] | None:

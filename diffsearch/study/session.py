@@ -100,7 +100,7 @@ class Session:
         self.progress.heard(task, said)
         self.observer.heard(task, said)
         if self.tracker is not None and not isinstance(said, Sampled):
-            self.tracker.tell(task.asked)
+            self.tracker.tell(task.asked, ended=isinstance(said, Outcome))
 
     def beat(self) -> None:
         """Some ten times a second."""

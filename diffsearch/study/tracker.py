@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from diffsearch.errors import StoreError
+from diffsearch.errors import DiffsearchError
 from diffsearch.study.history import StudyFolder
 from diffsearch.study.ledger import Asked
-from diffsearch.study.tracking import TrackingDown, View
+from diffsearch.study.tracking import View
 
 PAUSE_S = 1.0  # between two looks at what is new: all that happened to a run in between is told in one call
 
@@ -18,17 +18,17 @@ class Tracker:
 
     def __init__(self, folder: StudyFolder, uri: str, warn: Callable[[str], None]) -> None:
         self._folder, self._uri, self._warn = folder, uri, warn
-        self._news: dict[tuple[str, str], Asked] = {}  # (stage, run key) → run that something happened to
+        self._news: dict[tuple[str, str], tuple[Asked, bool]] = {}  # (stage, run key) → run with news, and its end
         self._last: Callable[[View], None] = lambda view: None
         self._lock, self._closing = threading.Lock(), threading.Event()
-        self.is_down = False
+        self.is_down = self._is_done = False
         self._thread = threading.Thread(target=self._write, name="mlflow", daemon=True)
         self._thread.start()
 
-    def tell(self, asked: Asked) -> None:
-        """Something happened to a run: MLflow is brought up to date with it soon."""
+    def tell(self, asked: Asked, ended: bool) -> None:
+        """Something happened to a run, or it ended: MLflow is brought up to date with it soon."""
         with self._lock:
-            self._news[asked.stage, asked.run_key] = asked
+            self._news[asked.stage, asked.run_key] = asked, ended
 
     def close(self, patience_s: float, last: Callable[[View], None] | None = None) -> bool:
         """Let the thread finish, and do `last` when all else is told; False if it did not come to that in time."""
@@ -38,7 +38,7 @@ class Tracker:
         if self._thread.is_alive():
             self.is_down = True
             self._warn(f"MLflow at {self._uri} is slow to answer. `diffsearch sync` completes it from the store.")
-        return not self._thread.is_alive()
+        return self._is_done
 
     def _write(self) -> None:
         try:
@@ -48,9 +48,11 @@ class Tracker:
                 closing = self._closing.wait(PAUSE_S)
                 with self._lock:
                     news, self._news = self._news, {}
-                for asked in news.values():
-                    view.update(asked)
+                for asked, ended in news.values():
+                    view.update(asked, ended)
             self._last(view)
-        except (TrackingDown, StoreError) as error:
+            self._is_done = True
+        except Exception as error:  # noqa: BLE001 - whatever it is, the study goes on, and says so
             self.is_down = True
-            self._warn(f"{error} The study goes on; `diffsearch sync` rebuilds MLflow from the store.")
+            what = str(error) if isinstance(error, DiffsearchError) else f"MLflow is not told more: {error!r}."
+            self._warn(f"{what} The study goes on; `diffsearch sync` rebuilds MLflow from the store.")

@@ -57,7 +57,7 @@ class View:
         self._folder, self.uri = folder, uri
         self._children: dict[tuple[str, str], Any] = {}  # (stage, run key) → MLflow's RunInfo
         self._states: dict[tuple[str, str], str] = {}  # as MLflow has them
-        self._told: dict[tuple[str, str], tuple[int, int]] = {}  # epochs and evaluations that this view wrote
+        self._told: dict[tuple[str, str], set[tuple[str, str]]] = {}  # what this view wrote: (epoch or key, metric)
         self._client, self._experiment, self._parent = _guard(uri, self._open)
 
     def _open(self) -> tuple[Any, str, str]:
@@ -89,14 +89,19 @@ class View:
             parent = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
         return client, experiment_id, parent
 
-    def update(self, asked: Asked) -> None:
-        """What is new of a run; once it has ended all of it."""
-        run = self._folder.run(asked)
-        _guard(self.uri, lambda: self._update(run, len(asked.points) > 1, whole=run.outcome.state != State.RUNNING))
+    def update(self, asked: Asked, ended: bool) -> None:
+        """What is new of a run; once it has ended all of it. `ended` is false of one that is under way once more."""
+        _guard(self.uri, lambda: self._tell(asked, ended))
 
     def complete(self, asked: Asked) -> None:
         """All of a run as it is now, with its pictures and files."""
         _guard(self.uri, lambda: self._update(self._folder.run(asked), len(asked.points) > 1, whole=True))
+
+    def _tell(self, asked: Asked, ended: bool) -> None:
+        run, where = self._folder.run(asked), (asked.stage, asked.run_key)
+        if not ended and self._states.pop(where, ""):
+            self._client.update_run(self._children[where].run_id, "RUNNING")
+        self._update(run, len(asked.points) > 1, whole=ended and run.outcome.state != State.RUNNING)
 
     def study(self, status: str) -> None:
         """The parent: the study's file, header and state."""
@@ -122,15 +127,18 @@ class View:
         where = run.stage, run.key
         params = [] if where in self._children else _params(run)
         info = self._children.get(where) or self._create(run)
-        epochs, evaluations = self._told.get(where, (0, 0))
-        metrics = [m for record in run.epochs[epochs:] for m in _metrics(epoch_metrics(as_json(record)), record.epoch)]
-        for evaluation in run.evaluations[evaluations:]:
-            metrics += _metrics(evaluation_metrics(evaluation, several), evaluation.epoch)
+        told, metrics = self._told.setdefault(where, set()), []
+        new = {("epoch", str(record.epoch)): (epoch_metrics(as_json(record)), record.epoch) for record in run.epochs}
+        for each in run.evaluations:
+            for name, value in evaluation_metrics(each, several).items():
+                new[each.key, name] = {name: value}, each.epoch
+        for what, (values, epoch) in new.items():
+            metrics += [] if what in told else _metrics(values, epoch)
         tags = [_tag(name, value) for name, value in _end_tags(run).items()] if whole else []
         for start in range(0, max(1, len(metrics)), METRICS_A_CALL):
             self._client.log_batch(info.run_id, metrics[start : start + METRICS_A_CALL], params, tags)
             params = tags = []
-        self._told[where] = len(run.epochs), len(run.evaluations)
+        told.update(new)
         if whole:
             self._log_files(info, run)
             self._client.set_terminated(info.run_id, STATUS.get(run.outcome.state, "FAILED"))

@@ -81,6 +81,25 @@ def test_a_run_that_a_killed_session_left_half_told_is_completed(laboratory, uri
     assert laboratory.trained == [] and same(folder, uri)
 
 
+def test_what_comes_in_between_is_told_too(laboratory, uri):
+    """A run that MLflow was told of gets an earlier milestone and another metric while it is under way once more."""
+    from mlflow.tracking import MlflowClient
+
+    one = {"training.loss": "x0-l2", "training.epochs": [2]}
+    view = tracking.View(laboratory.run(one).folder, uri)
+    view.update(view._folder.asked()[0], ended=True)
+    more = {**one, "training.epochs": [1, 2], "evaluation.metrics": ["fd-digits", "kd-digits"]}
+    view._folder = laboratory.run(more).folder
+    [asked] = view._folder.asked()
+    client = MlflowClient(uri)
+    for ended, status in ((False, "RUNNING"), (True, "FINISHED")):
+        view.update(asked, ended)
+        info = view._children["search", asked.run_key]
+        assert client.get_run(info.run_id).info.status == status
+    for name in ("fd-digits", "kd-digits"):
+        assert sorted(metric.step for metric in client.get_metric_history(info.run_id, name)) == [1, 2]
+
+
 def test_sync_rebuilds_everything_from_the_store(laboratory, uri, tmp_path, mlflow_database):
     folder = laboratory.run(SEVERAL, tracking_uri=uri).folder
     other = f"sqlite:///{mlflow_database(tmp_path / 'other')}"
