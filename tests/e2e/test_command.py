@@ -73,7 +73,7 @@ def test_interrupted_killed_and_run_again_it_ends_as_if_it_had_never_stopped(
 ) -> None:
     store = tmp_path / ".diffsearch"
 
-    process = begin()
+    process = begin("--workers", "1")
     wait_for(process, lambda: len(rows(store)) >= 1)
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=30)[0]
