@@ -222,11 +222,15 @@ def _subset(arrays: dict[str, np.ndarray], images: int | None, name: str) -> dic
     """Keep `images` training images, evenly spaced, so that a set sorted by class stays balanced."""
     if images is None:
         return arrays
-    count = len(arrays["train"])
+    kept = spaced(images, len(arrays["train"]), name)
+    return {**arrays, "train": arrays["train"][kept], "train_labels": arrays["train_labels"][kept]}
+
+
+def spaced(images: int, count: int, name: str) -> np.ndarray:
+    """Indices of `images` of a set's `count` images, evenly spaced; raises DataError where there are fewer."""
     if not 1 <= images <= count:
         raise DataError(f"{name}: images: {images} is not within 1 and {count}, what the set has")
-    kept = np.arange(images) * count // images
-    return {**arrays, "train": arrays["train"][kept], "train_labels": arrays["train_labels"][kept]}
+    return np.arange(images) * count // images
 
 
 # --- the cache ----------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import numpy as np
 
 from diffsearch import registry
 from diffsearch.data import cache as cache_files
-from diffsearch.data.datasets import ImageData, decoded
+from diffsearch.data.datasets import ImageData, decoded, spaced
 from diffsearch.data.pixels import to_pixels
 from diffsearch.errors import DataError
 
@@ -129,9 +129,7 @@ def _decode(name: str, base: Path, size: int, images: int | None, work: Path) ->
         opened = [_open(name, base, each) for each in arguments]
         rows = [(source, index) for source in opened for index in range(len(source))]
         if part == "train" and images is not None:
-            if not 1 <= images <= len(rows):
-                raise DataError(f"{name}: images: {images} is not within 1 and {len(rows)}, what the set has")
-            rows = [rows[index * len(rows) // images] for index in range(images)]
+            rows = [rows[index] for index in spaced(images, len(rows), name)]
         if not rows:
             raise DataError(f"{name}: no {part} images in {base / vision.folder}")
         labels = np.empty(len(rows), np.int64)

@@ -61,18 +61,8 @@ class UNet(nn.Module):
         output: Literal["none", "tanh"] = "none",
     ) -> None:
         super().__init__()
-        if not channels or min(channels) < 1:
-            raise DiffsearchError(f"model.channels must be one or more numbers ≥ 1, got {list(channels)}")
-        if time_dim < 4 or time_dim % 2:
-            raise DiffsearchError(f"model.time_dim must be even and at least 4, got {time_dim}")
-        if blocks < 1:
-            raise DiffsearchError(f"model.blocks must be at least 1, got {blocks}")
-        if not 0 <= dropout < 1:
-            raise DiffsearchError(f"model.dropout must lie in [0, 1), got {dropout:g}")
         heights = [math.ceil(image_shape[1] / 2**level) for level in range(len(channels))]
-        if strange := [height for height in attention if height not in heights]:
-            known = ", ".join(map(str, heights))
-            raise DiffsearchError(f"model.attention: no resolution is {strange[0]} pixels high; they are {known}")
+        _check(channels, time_dim, blocks, dropout, attention, heights)
 
         def stage(inputs: int, level: int) -> nn.Module:
             """The blocks of one resolution on one way."""
@@ -120,6 +110,28 @@ class UNet(nn.Module):
             x = block(torch.cat([x[:, :, : skip.shape[2], : skip.shape[3]], skip], dim=1), time)
         output: Tensor = self.head(x)
         return output.tanh() if self.output == "tanh" else output
+
+
+def _check(
+    channels: tuple[int, ...],
+    time_dim: int,
+    blocks: int,
+    dropout: float,
+    attention: tuple[int, ...],
+    heights: list[int],
+) -> None:
+    """Refuse what no U-Net can be built with, by the name of the option."""
+    if not channels or min(channels) < 1:
+        raise DiffsearchError(f"model.channels must be one or more numbers ≥ 1, got {list(channels)}")
+    if time_dim < 4 or time_dim % 2:
+        raise DiffsearchError(f"model.time_dim must be even and at least 4, got {time_dim}")
+    if blocks < 1:
+        raise DiffsearchError(f"model.blocks must be at least 1, got {blocks}")
+    if not 0 <= dropout < 1:
+        raise DiffsearchError(f"model.dropout must lie in [0, 1), got {dropout:g}")
+    if strange := [height for height in attention if height not in heights]:
+        known = ", ".join(map(str, heights))
+        raise DiffsearchError(f"model.attention: no resolution is {strange[0]} pixels high; they are {known}")
 
 
 def _shrink(kind: str, channels: int) -> nn.Module:
