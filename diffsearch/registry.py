@@ -45,6 +45,11 @@ class Member:
     traits: Mapping[str, Any] = field(default_factory=dict)
     origin: str | None = None  # content hash of the `use:` file; None for members that ship with diffsearch
 
+    def takes(self, given: str) -> bool:
+        """Whether diffsearch may give it this positional argument, which not every member of its family needs."""
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        return any(p.name == given and p.kind is kind for p in inspect.signature(self.factory).parameters.values())
+
     def options(self) -> dict[str, Option]:
         hints = typing.get_type_hints(self.factory if inspect.isfunction(self.factory) else self.factory.__init__)  # type: ignore[misc]
         return {

@@ -13,12 +13,13 @@ import torch
 
 from diffsearch.errors import DiffsearchError
 from diffsearch.registry import algorithm, dataset, model, noise_process, stopping_rule, suggest
-from diffsearch.space.axes import grid_size, member_at, points
-from diffsearch.space.check_sampling import check_combinations, check_tracks
+from diffsearch.space.axes import axes_under, grid_size, member_at, points
+from diffsearch.space.check_sampling import check_combinations, check_guidance, check_tracks
 from diffsearch.space.check_scoring import check_metrics
+from diffsearch.space.check_training import check_needs
 from diffsearch.space.conditions import default_of
 from diffsearch.space.members import Draft
-from diffsearch.space.settings import Axis, Choices, StudySpec, show
+from diffsearch.space.settings import Choices, StudySpec, show
 from diffsearch.space.strategies import START
 
 MOST_BUILDS = 400  # combinations of model options, or of process and steps, that are built when a file is loaded
@@ -32,10 +33,12 @@ def check(spec: StudySpec, draft: Draft) -> None:
     checks: tuple[tuple[Callable[[StudySpec, Draft], None], tuple[str, ...]], ...] = (
         (_check_processes, ("diffusion",)),
         (_check_models, ("data", "model", "diffusion.steps")),
+        (check_needs, ()),
         (_check_stopping, ("search.stopping", "training.epochs")),
         (_check_algorithm, ("search.algorithm", "model", "diffusion", "training")),
         (_check_runs, ("search.runs", "search.finalists.top", "model", "diffusion", "training", "budget")),
         (check_tracks, ("sampling.ema", "training.ema_half_life", "search.finalists.sampling")),
+        (check_guidance, ("sampling", "search.finalists.sampling")),
         (check_combinations, ("sampling", "training.loss", "diffusion.steps", "search.finalists.sampling")),
         (check_metrics, ("evaluation", "data", "search.finalists.samples")),
     )
@@ -43,16 +46,6 @@ def check(spec: StudySpec, draft: Draft) -> None:
     for (run, _), skip in zip(checks, touched, strict=True):
         if not skip:
             run(spec, draft)
-
-
-def axes_under(spec: StudySpec, prefixes: Iterable[str]) -> tuple[Axis, ...]:
-    """Training axes at or under these paths, and those that their existence depends on."""
-    wanted = {axis.path for axis in spec.axes if any(f"{axis.path}.".startswith(f"{prefix}.") for prefix in prefixes)}
-    while True:
-        further = {path for axis in spec.axes if axis.path in wanted for path, _ in axis.when} - wanted
-        if not further:
-            return tuple(axis for axis in spec.axes if axis.path in wanted)
-        wanted |= further
 
 
 def _check_processes(spec: StudySpec, draft: Draft) -> None:

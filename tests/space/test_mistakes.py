@@ -128,7 +128,7 @@ MISTAKES = [
     ("training: {batch_size: {value: 8, when: {sampling.steps: 3}}}", 6, 42, "training.batch_size", "comes after", ""),
     ("seed: -1", 6, 7, "seed", "greater than or equal to 0", ""),
     ("name: a/b", 6, 7, "name", "pattern", ""),
-    ("keep: some", 6, 7, "keep", "unknown value 'some'", "known: all, last, milestones."),
+    ("keep: some", 6, 7, "keep", "unknown value 'some'", "known: all, best, last, milestones."),
     ("resources: {gpu: -1}", 6, 18, "resources.gpu", "greater than or equal to 0", ""),
     ("use: ./absent.py", 6, 6, "use", "no such file", ""),
 ]  # fmt: skip
