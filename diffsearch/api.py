@@ -20,7 +20,7 @@ import yaml
 
 from diffsearch.errors import StoreError
 from diffsearch.records import Evaluation, RunHistory, State, StudyHistory
-from diffsearch.space.settings import SamplingPoint, StudySpec
+from diffsearch.space.settings import SamplingPoint, StudySpec, told
 from diffsearch.store import RunFolder, Store
 
 if TYPE_CHECKING:
@@ -192,8 +192,13 @@ class Best:
         return draw(folder, self.evaluation.epoch, self.evaluation.sampling, count, seed)
 
 
-def draw(folder: RunFolder, epoch: int, point: SamplingPoint, count: int, seed: int) -> torch.Tensor:
+def draw(
+    folder: RunFolder, epoch: int, point: SamplingPoint, count: int, seed: int, labels: torch.Tensor | None = None
+) -> torch.Tensor:
     """Draw images from one checkpoint of a run: (count, C, H, W) uint8.
+
+    Args:
+        labels: (count, K) rows that a conditional network is told; None: classes by their share of the training set.
 
     Raises:
         StoreError: that epoch's checkpoint isn't kept.
@@ -205,7 +210,7 @@ def draw(folder: RunFolder, epoch: int, point: SamplingPoint, count: int, seed: 
     trained = Checkpoint.read(folder.checkpoint(epoch))
     device = exported.best_device()
     denoiser = trained.denoiser(point.ema, device)
-    return exported.draw(denoiser, trained.normalization, trained.image_shape, point, count, seed, device)
+    return exported.draw(denoiser, trained.normalization, trained.image_shape, point, count, seed, device, labels)
 
 
 def settings_yaml(study: str, objective: str, run: RunHistory, evaluation: Evaluation) -> str:
@@ -227,25 +232,19 @@ def settings_yaml(study: str, objective: str, run: RunHistory, evaluation: Evalu
             "steps": settings.steps,
             "terminal": settings.terminal,
         },
-        "training": {
-            "loss": training.loss,
-            "batch_size": training.batch_size,
-            "normalization": training.normalization,
-            "optimizer": training.optimizer,
-            "learning_rate": training.learning_rate,
-            "schedule": training.schedule,
-            "warmup": training.warmup,
-            "weight_decay": training.weight_decay,
-            "gradient_clip": "off" if training.gradient_clip is None else training.gradient_clip,
-            "ema_half_life": training.ema_half_life,
-            "precision": training.precision,
-            "epochs": evaluation.epoch,
-        },
+        "training": {**told(training), "epochs": evaluation.epoch},
         "sampling": {"sampler": point.sampler.name, **point.sampler.kwargs, "ema": point.ema},
         "evaluation": {"objective": objective, "samples": evaluation.samples},
     }
     if point.steps is not None:
         plain["sampling"]["steps"] = point.steps
+    if point.guidance:
+        plain["sampling"]["guidance_weight"] = point.guidance
+    if settings.time != "discrete":
+        plain["diffusion"]["time"] = settings.time
+    if training.gradient_clip is None:
+        plain["training"]["gradient_clip"] = "off"
+    del plain["training"]["horizon"]  # it follows from the schedule and the epochs
     return _flow_yaml(plain)
 
 

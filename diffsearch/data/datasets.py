@@ -57,6 +57,11 @@ class ImageData:
         _, channels, height, width = self.train.shape
         return channels, height, width
 
+    def first(self, count: int) -> ImageData:
+        """With its first training images alone, to time training with."""
+        labels = None if self.train_labels is None else self.train_labels[:count]
+        return replace(self, train=self.train[:count], train_labels=labels, validation=None, validation_labels=None)
+
     @classmethod
     def of(
         cls,
@@ -145,6 +150,16 @@ def split(data: ImageData, which: Literal["train", "test"]) -> np.ndarray:
     if data.test is None:
         raise DataError(f"{data.name} has no test images of its own")
     return data.test
+
+
+def class_names(data: ImageData) -> tuple[str, ...]:
+    """The classes of a labelled data set; raises DataError where it has no labels."""
+    if data.train_labels is None or not data.classes:
+        raise DataError(
+            f"{data.name} has no class labels, and training.conditioning: class needs them. "
+            "In a folder of images, classes are its sub-folders"
+        )
+    return data.classes
 
 
 # --- the sets -----------------------------------------------------------------------------------------------------

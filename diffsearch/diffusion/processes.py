@@ -1,7 +1,8 @@
 """Noise processes: how much of the image is left after t of T steps.
 
 Every member returns alpha_bar, (T + 1,) float64, with alpha_bar[0] = 1 (below it where the trait `noisy_start` says
-so), strictly decreasing and ≥ 0, so that x_t = sqrt(alpha_bar[t]) x_0 + sqrt(1 - alpha_bar[t]) eps. In the formulas u = t / T.
+so), strictly decreasing and ≥ 0, so that x_t = sqrt(alpha_bar[t]) x_0 + sqrt(1 - alpha_bar[t]) eps.
+In the formulas u = t / T.
 What happens where alpha_bar[T] is zero is the business of `Schedule`, not of a process.
 """
 

@@ -124,6 +124,12 @@ def axes_under(spec: StudySpec, prefixes: Iterable[str]) -> tuple[Axis, ...]:
         wanted |= further
 
 
+def values_of(spec: StudySpec, path: str) -> tuple[Any, ...]:
+    """Every value that a training key takes somewhere in the study."""
+    found = tuple(point[path] for point in points(axes_under(spec, [path]), spec.fixed) if path in point)
+    return found or (spec.fixed.get(path, default_of(path)),)
+
+
 def walk(axes: Sequence[Axis], fixed: Mapping[str, Any], choose: Callable[[Axis], Any]) -> Point:
     """A point: `choose` is asked for each axis that exists, after those that it depends on. In file order."""
     values: dict[str, Any] = {}

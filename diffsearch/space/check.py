@@ -13,7 +13,7 @@ import torch
 
 from diffsearch.errors import DiffsearchError
 from diffsearch.registry import algorithm, dataset, model, noise_process, stopping_rule, suggest
-from diffsearch.space.axes import axes_under, grid_size, member_at, points
+from diffsearch.space.axes import axes_under, grid_size, member_at, points, values_of
 from diffsearch.space.check_sampling import check_combinations, check_guidance, check_tracks
 from diffsearch.space.check_scoring import check_metrics
 from diffsearch.space.check_training import check_needs
@@ -72,7 +72,7 @@ def _check_processes(spec: StudySpec, draft: Draft) -> None:
 
 def _check_models(spec: StudySpec, draft: Draft) -> None:
     """Every combination of the model's options, once, on the meta device: it has shapes, but no weights."""
-    steps = max(_all_values(spec, "diffusion.steps"))
+    steps = max(values_of(spec, "diffusion.steps"))
     axes = axes_under(spec, ["model"])
     outcomes: dict[Any, str | None] = {}
     failing: dict[str, tuple[Mapping[str, Any], str]] = {}  # reason → the first point that it stops, and the message
@@ -180,12 +180,6 @@ def _check_runs(spec: StudySpec, draft: Draft) -> None:
     if most is not None and top > most:
         path = "search.finalists.top"
         draft.problems.add(draft.place(path), path, f"{top} finalists of {most} points that are tried")
-
-
-def _all_values(spec: StudySpec, path: str) -> tuple[Any, ...]:
-    """Every value that a training key takes somewhere in the study."""
-    found = tuple(point[path] for point in points(axes_under(spec, [path]), spec.fixed) if path in point)
-    return found or (spec.fixed.get(path, default_of(path)),)
 
 
 def _named(message: str, section: str, values: Mapping[str, Any]) -> str | None:

@@ -257,8 +257,13 @@ class StudySpec:
 
 def as_json(record: Any) -> dict[str, Any]:
     """A dataclass as a JSON object; see `later` for what is left out."""
+    return {name: to_plain(value) for name, value in told(record).items()}
+
+
+def told(record: Any) -> dict[str, Any]:
+    """A dataclass' fields by name, without those that are at the default of a setting that came `later`."""
     values = ((f, getattr(record, f.name)) for f in dataclasses.fields(record))
-    return {f.name: to_plain(value) for f, value in values if not (f.metadata.get(LATER) and value == f.default)}
+    return {f.name: value for f, value in values if not (f.metadata.get(LATER) and value == f.default)}
 
 
 def to_plain(value: Any) -> Any:

@@ -330,3 +330,25 @@ def test_check_notices_a_changed_byte(tmp_path: Path, pictures: Path) -> None:
 def test_unknown_sets_are_answered_with_the_nearest() -> None:
     with pytest.raises(DiffsearchError, match="Did you mean 'mnist-5k'"):
         load(Choice.of("mnist-5"))
+
+
+# --- a share of the training images that is only watched ------------------------------------------------------------
+
+
+def test_a_validation_share_is_a_fixed_draw_beside_the_rest(cache: Path, digits: ImageData) -> None:
+    held = load(Choice.of("mnist-5k", validation=0.2), cache)
+    assert held.validation is not None and held.validation_labels is not None and held.train_labels is not None
+    assert (len(held.train), len(held.validation)) == (4000, 1000)
+    both = np.concatenate([held.train, held.validation]).reshape(5000, -1)
+    rows = [set(map(bytes, images.reshape(len(images), -1))) for images in (both, digits.train)]
+    assert rows[0] == rows[1]
+    assert np.bincount(held.validation_labels).min() > 70
+    assert held.content not in (digits.content, load(Choice.of("mnist-5k", validation=0.1), cache).content)
+    assert np.array_equal(load(Choice.of("mnist-5k", validation=0.2), cache).validation, held.validation)
+    where = np.flatnonzero((digits.train == held.validation[0]).all((1, 2, 3)))
+    assert digits.train_labels is not None and held.validation_labels[0] in digits.train_labels[where]
+
+
+def test_a_share_that_leaves_nothing_is_refused(cache: Path) -> None:
+    with pytest.raises(DataError, match=r"data\.validation 0\.0001 leaves 0 of 5000"):
+        load(Choice.of("mnist-5k", validation=0.0001), cache)

@@ -129,6 +129,41 @@ MISTAKES = [
     ("seed: -1", 6, 7, "seed", "greater than or equal to 0", ""),
     ("name: a/b", 6, 7, "name", "pattern", ""),
     ("keep: some", 6, 7, "keep", "unknown value 'some'", "known: all, best, last, milestones."),
+    (
+        "training: {conditioning: [none, class]}\nmodel: {kind: dense}", 6, 33, "training.conditioning",
+        "class can't be combined with model.kind dense: it takes no labels", "needs kind: unet",
+    ),
+    (
+        "training: {learned_variance: true, loss: [v-l2, x-prev-l2]}", 6, 30, "training.learned_variance",
+        "True can't be combined with training.loss x-prev-l2", "predicts x0, v or epsilon",
+    ),
+    (
+        "training: {min_snr_gamma: [off, 5], loss: mu-tilde-l1}", 6, 33, "training.min_snr_gamma",
+        "5.0 can't be combined with training.loss mu-tilde-l1", "",
+    ),
+    (
+        "diffusion: {time: continuous}\ntraining: {loss: x-prev-l2}", 6, 19, "diffusion.time",
+        "continuous can't be combined with training.loss x-prev-l2", "",
+    ),
+    ("training: {label_dropout: 0.3}", 6, 27, "training.label_dropout", "conditioning none", "needs class"),
+    ("training: {learning_rate_floor: 0.3}", 6, 33, "training.learning_rate_floor", "schedule constant", "cosine"),
+    (
+        "training: {conditioning: [none, class]}\nsampling: {guidance_weight: [0, 3]}", 7, 33,
+        "sampling.guidance_weight", "3 can't be combined with training.conditioning none", "[class]",
+    ),
+    (
+        "training: {conditioning: class, label_dropout: 0}\nsampling: {guidance_scale: 3}", 7, 28,
+        "sampling.guidance_weight", "label_dropout 0", "",
+    ),
+    (
+        "training: {conditioning: class}\nsampling: {guidance_scale: 3, guidance_weight: 2}", 7, 28,
+        "sampling.guidance_scale", "the same as sampling.guidance_weight", "give one of the two",
+    ),
+    ("sampling: {guidance_weight: -2}", 6, 29, "sampling.guidance_weight", "greater than or equal to -1", ""),
+    (
+        "sampling: {variance: learned}", 6, 22, "sampling.variance",
+        "learned can't be combined with training.learned_variance", "",
+    ),
     ("resources: {gpu: -1}", 6, 18, "resources.gpu", "greater than or equal to 0", ""),
     ("use: ./absent.py", 6, 6, "use", "no such file", ""),
 ]  # fmt: skip
@@ -175,7 +210,7 @@ def test_a_mistake_reads_as_on_the_screen() -> None:
         loads(BASE + "diffusion: {noise_process: cosin}", "small.yaml")
     assert str(caught.value).splitlines() == [
         "small.yaml:6:28: diffusion.noise_process: unknown value 'cosin'",
-        "    known: cosine, cosine-squared, linear-alpha-bar, linear-beta, linear-noise, linear-x."
+        "    known: cosine, cosine-squared, linear-alpha-bar, linear-beta, linear-noise, linear-x, signal-rate."
         "   Did you mean 'cosine'?",
         "1 error; nothing was run.",
     ]
