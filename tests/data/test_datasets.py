@@ -220,6 +220,30 @@ def test_folders_that_hold_nothing_are_refused(tmp_path: Path) -> None:
         load(Choice.of("folder", path=str(tmp_path / "empty")), tmp_path)
 
 
+def test_an_empty_class_is_named(pictures: Path, tmp_path: Path) -> None:
+    (pictures / "class9").mkdir()
+    with pytest.raises(DataError, match=r"class 'class9' has no training images in .*pictures"):
+        load(Choice.of("folder", path=str(pictures)), tmp_path / "cache")
+    assert entries(tmp_path / "cache") == []
+
+
+def test_a_class_of_the_test_images_alone_is_named(pictures: Path, tmp_path: Path) -> None:
+    pictures.rename(tmp_path / "train")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "train").rename(tmp_path / "set" / "train")
+    shutil.copytree(tmp_path / "set" / "train" / "class0", tmp_path / "set" / "test" / "strange")
+    with pytest.raises(DataError, match="class 'strange' has no training images"):
+        load(Choice.of("folder", path=str(tmp_path / "set")), tmp_path / "cache")
+
+
+def test_grey_and_colour_together_need_a_mode(pictures: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (10, 8), "red").save(pictures / "class2" / "red.png")
+    with pytest.raises(DataError, match=r"12 of 13 images .* are grey .*class0/0\.png.*class2/red\.png.*`mode: rgb`"):
+        load(Choice.of("folder", path=str(pictures)), tmp_path / "cache")
+    assert entries(tmp_path / "cache") == []
+    assert load(Choice.of("folder", path=str(pictures), mode="grey"), tmp_path / "cache").image_shape == (1, 8, 10)
+
+
 def test_images_of_several_sizes_need_a_size(pictures: Path, tmp_path: Path) -> None:
     Image.fromarray(np.zeros((40, 40), np.uint8)).save(pictures / "class0" / "big.png")
     with pytest.raises(DataError, match=r"2 different sizes; say `size: 16`"):
