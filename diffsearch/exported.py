@@ -62,9 +62,18 @@ class Exported:
         assert isinstance(self.denoiser.network, nn.Module)
         return self.denoiser.network
 
-    def sample(self, count: int = 64, *, seed: int = 0) -> Tensor:
-        """Draw images: (count, C, H, W) uint8; the same ones as `Best.sample` in the store."""
-        return draw(self.denoiser, self.normalization, self.image_shape, self.point, count, seed, self.device)
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes that the network can be told; () where it is unconditional."""
+        return tuple(self.config["classes"])
+
+    def sample(self, count: int = 64, *, seed: int = 0, labels: Tensor | None = None) -> Tensor:
+        """Draw images: (count, C, H, W) uint8; the same ones as `Best.sample` in the store.
+
+        Args:
+            labels: (count, K) rows of class shares; None: classes as in the training set.
+        """
+        return draw(self.denoiser, self.normalization, self.image_shape, self.point, count, seed, self.device, labels)
 
 
 def best_device() -> torch.device:
@@ -158,7 +167,7 @@ def load(folder: Path | str, device: torch.device | str | None = None) -> Export
         registry.use(folder / name)
     settings, image_shape = RunSettings.from_json(config["settings"]), tuple(config["image_shape"])
     normalization = Normalization(**config["normalization"])
-    prior = Prior.from_tensors(tensors, config.get("classes", ()))
+    prior = Prior.from_tensors(tensors, config.setdefault("classes", []))
     weights = {name.removeprefix("network."): each for name, each in tensors.items() if name.startswith("network.")}
     with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten
         network = build_network(settings, image_shape, len(prior.classes))
