@@ -222,6 +222,7 @@ def folder(
     size: int | None = None,
     mode: Literal["auto", "grey", "rgb"] = "auto",
     test_fraction: float = 0.1,
+    images: int | None = None,
 ) -> ImageData:
     """Any folder of images; sub-folders train/ and test/ (or val/) are its splits, sub-folders below are classes.
 
@@ -230,8 +231,11 @@ def folder(
         size: side of the square that every image is cropped and scaled to, in pixels; None: they all have one size.
         mode: "auto" is grey where every image is.
         test_fraction: share held out by a fixed draw where there are no sub-folders for splits; 0 keeps all.
+        images: keep that many training images, evenly spaced over the classes; the test images are all kept.
     """
     plan = folders.plan(Path(path), size, mode, test_fraction)
+    if images is not None:
+        plan = replace(plan, train=tuple(plan.train[row] for row in spaced(images, len(plan.train), "folder")))
     return decoded(cache, cache_files.key("folder", **plan.determinants()), f"folder {path}", plan.decode)
 
 

@@ -186,6 +186,13 @@ def test_the_hold_out_is_the_same_draw_each_time_and_overlaps_nothing(pictures: 
     assert {int(image[0, 0, 0]) for image in (*data.train, *split(data, "test"))} == set(range(0, 240, 20))
 
 
+def test_a_subset_of_a_folder_is_spread_over_its_classes(pictures: Path, tmp_path: Path) -> None:
+    data = load(Choice.of("folder", path=str(pictures), test_fraction=0.0, images=6), tmp_path / "cache")
+    assert data.train_labels is not None and data.train_labels.tolist() == list(range(6)) and len(data.classes) == 6
+    with pytest.raises(DataError, match="images: 13 is not within 1 and 12"):
+        load(Choice.of("folder", path=str(pictures), test_fraction=0.0, images=13), tmp_path / "cache")
+
+
 def test_a_changed_file_is_decoded_again(pictures: Path, tmp_path: Path) -> None:
     before = registry.dataset.build("folder", tmp_path / "cache", path=str(pictures))
     Image.fromarray(np.full((8, 10), 255, np.uint8)).save(pictures / "class0" / "new.png")
