@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import string
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,13 +160,29 @@ def _read_option(
         draft.problems.add(setting.place, path, f"is an axis here and is given inside a choice of {head} too")
         return None
     if section.FAMILY == "dataset" and key in _PATHS and isinstance(setting.only, str):
-        absolute = str((draft.folder / Path(setting.only).expanduser()).resolve())
-        return Setting(path, Choices((absolute,)), False, setting.place, setting.places)
+        return _absolute(setting, draft)
     if setting.varies and not conditional and len(accepting) < len(members):
         wanted = Node(tuple(Node(member, setting.place) for member in accepting), setting.place)
         when = (*setting.when, (head, setting.place, wanted))
         return Setting(path, setting.domain, True, setting.place, setting.places, when)
     return setting
+
+
+def _absolute(setting: Setting, draft: Draft) -> Setting | None:
+    """A data set's path relative to the file, `$NAME` and `${NAME}` read from the environment; `$$` is a dollar."""
+    try:
+        written = string.Template(setting.only).substitute(os.environ)
+    except KeyError as unset:
+        name = unset.args[0]
+        help = f"export {name}=/where/they/lie, or write the path itself (a dollar in a name is $$)"
+        draft.problems.add(setting.place, setting.path, f"the environment variable {name} isn't set", help)
+        return None
+    except ValueError:
+        message = f"a $ names an environment variable, as in $NAME or ${{NAME}}, read {shown(setting.only)}"
+        draft.problems.add(setting.place, setting.path, message, "write $$ where a name holds a dollar")
+        return None
+    absolute = str((draft.folder / Path(written).expanduser()).resolve())
+    return Setting(setting.path, Choices((absolute,)), False, setting.place, setting.places)
 
 
 def _accepting_elsewhere(key: str, section: type[Section]) -> dict[str, Option]:
