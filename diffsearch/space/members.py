@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import string
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Annotated, Any
 
 from diffsearch.registry import FAMILIES, Member, Option, suggest
 from diffsearch.space.lines import Node, Place, Problems
-from diffsearch.space.schema import VARIED_SECTIONS, Known, Section
+from diffsearch.space.schema import SECTIONS, VARIED_SECTIONS, Known, Section
 from diffsearch.space.settings import Choice, Choices
 from diffsearch.space.values import Issue, Kind, Setting, Typed, kind_of_annotation, kind_of_field, read_setting, shown
 
@@ -89,12 +91,25 @@ def name_of(value: Any) -> str:
     return value.name if isinstance(value, Choice) else str(value)
 
 
+def kind_of(path: str) -> Kind | None:
+    """What a single value of a key may be, by its dotted path; None where no study file has that key."""
+    name, _, key = path.partition(".")
+    section = SECTIONS.get(name)
+    if section is None or key in section.model_fields:
+        return None if section is None else _kind(section, key)
+    accepting = _accepting_elsewhere(key, section)
+    return kind_of_annotation(next(iter(accepting.values())).annotation) if accepting else None
+
+
+def _kind(section: type[Section], key: str) -> Kind:
+    """Of one of a section's own keys."""
+    return MemberKind(section.FAMILY, key) if key == section.DISCRIMINATOR else kind_of_field(section, key)
+
+
 def read_section(node: Node | None, name: str, section: type[Section], draft: Draft) -> None:
     """Read the keys of one section, those of its chosen members included, into the draft."""
     for key in section.model_fields:
-        path = f"{name}.{key}"
-        is_member = key == section.DISCRIMINATOR
-        draft.kinds[path] = MemberKind(section.FAMILY, key) if is_member else kind_of_field(section, key)
+        draft.kinds[f"{name}.{key}"] = _kind(section, key)
     if node is not None and node.mapping is None:
         draft.problems.add(node.place, name, f"is a section: it holds keys, read {shown(node.plain)}")
         return
@@ -158,13 +173,29 @@ def _read_option(
         draft.problems.add(setting.place, path, f"is an axis here and is given inside a choice of {head} too")
         return None
     if section.FAMILY == "dataset" and key in _PATHS and isinstance(setting.only, str):
-        absolute = str((draft.folder / Path(setting.only).expanduser()).resolve())
-        return Setting(path, Choices((absolute,)), False, setting.place, setting.places)
+        return _absolute(setting, draft)
     if setting.varies and not conditional and len(accepting) < len(members):
         wanted = Node(tuple(Node(member, setting.place) for member in accepting), setting.place)
         when = (*setting.when, (head, setting.place, wanted))
         return Setting(path, setting.domain, True, setting.place, setting.places, when)
     return setting
+
+
+def _absolute(setting: Setting, draft: Draft) -> Setting | None:
+    """A data set's path relative to the file, `$NAME` and `${NAME}` read from the environment; `$$` is a dollar."""
+    try:
+        written = string.Template(setting.only).substitute(os.environ)
+    except KeyError as unset:
+        name = unset.args[0]
+        help = f"export {name}=/where/they/lie, or write the path itself (a dollar in a name is $$)"
+        draft.problems.add(setting.place, setting.path, f"the environment variable {name} isn't set", help)
+        return None
+    except ValueError:
+        message = f"a $ names an environment variable, as in $NAME or ${{NAME}}, read {shown(setting.only)}"
+        draft.problems.add(setting.place, setting.path, message, "write $$ where a name holds a dollar")
+        return None
+    absolute = str((draft.folder / Path(written).expanduser()).resolve())
+    return Setting(setting.path, Choices((absolute,)), False, setting.place, setting.places)
 
 
 def _accepting_elsewhere(key: str, section: type[Section]) -> dict[str, Option]:

@@ -53,7 +53,7 @@ seed: 0
 
 data:
   dataset: folder
-  path: {json.dumps(str(facts.path), ensure_ascii=False)}
+  path: {json.dumps(str(facts.path).replace("$", "$$"), ensure_ascii=False)}
   size: {facts.suggested_size}                        # pixels a side; the cost goes with its square
   mode: {"grey" if facts.grey else "rgb"}
 

@@ -240,6 +240,27 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert load(tmp_path / "mine.yaml", store=Path("/else")).store == Path("/else")
 
 
+def test_a_path_may_begin_with_an_environment_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PHOTOS", str(tmp_path / "shelf"))
+    monkeypatch.delenv("ABSENT", raising=False)
+    for written, meant in [
+        ("${PHOTOS}/a", tmp_path / "shelf" / "a"),
+        ("$PHOTOS", tmp_path / "shelf"),
+        ("./US$$", tmp_path / "US$"),
+    ]:
+        (tmp_path / "mine.yaml").write_text(f"data: {{dataset: folder, path: '{written}', size: 32}}\n")
+        assert load(tmp_path / "mine.yaml").fixed["data.path"] == str(meant)
+    for written, message, help in [
+        ("${ABSENT}/a", "the environment variable ABSENT isn't set", "export ABSENT="),
+        ("./US$", "a $ names an environment variable", "write $$"),
+    ]:
+        with pytest.raises(ConfigError) as caught:
+            loads(f"data:\n  dataset: folder\n  path: '{written}'\n  size: 32\n")
+        (problem,) = caught.value.problems
+        assert (problem.line, problem.path) == (3, "data.path")
+        assert message in problem.message and help in problem.help
+
+
 def test_use_brings_in_members_and_hashes_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     members = {name: noise_process.member(name) for name in noise_process.names()}
     monkeypatch.setattr(noise_process, "_members", members)  # so that other tests don't see what this one registers

@@ -92,7 +92,7 @@ class Facts:
     "facts",
     [
         Facts(Path("./photos"), 120),
-        Facts(Path("my: odd 'folder' #1"), 900, 32, True, ("a", "b")),
+        Facts(Path("my: odd 'folder' $1"), 900, 32, True, ("a", "b")),
         Facts(Path("/tmp/flowers"), 8_189, 64, False, ("rose", "daisy")),
         Facts(Path("faces"), 202_599),
     ],
