@@ -73,6 +73,7 @@ def _check_processes(spec: StudySpec, draft: Draft) -> None:
 def _check_models(spec: StudySpec, draft: Draft) -> None:
     """Every combination of the model's options, once, on the meta device: it has shapes, but no weights."""
     steps = max(values_of(spec, "diffusion.steps"))
+    continuous = "continuous" in values_of(spec, "diffusion.time")
     axes = axes_under(spec, ["model"])
     outcomes: dict[Any, str | None] = {}
     failing: dict[str, tuple[Mapping[str, Any], str]] = {}  # reason → the first point that it stops, and the message
@@ -82,7 +83,7 @@ def _check_models(spec: StudySpec, draft: Draft) -> None:
         if choice not in outcomes:
             if len(outcomes) >= MOST_BUILDS:
                 continue
-            outcomes[choice] = _build_anywhere(choice.name, choice.kwargs, steps, image_shapes(spec))
+            outcomes[choice] = _build_anywhere(choice.name, choice.kwargs, steps, image_shapes(spec), continuous)
         reason = outcomes[choice]
         if reason is None:
             passing.append(point)
@@ -98,14 +99,16 @@ def _check_models(spec: StudySpec, draft: Draft) -> None:
 
 
 def _build_anywhere(
-    name: str, options: Mapping[str, Any], steps: int, shapes: Iterable[tuple[int, int, int]]
+    name: str, options: Mapping[str, Any], steps: int, shapes: Iterable[tuple[int, int, int]], continuous: bool
 ) -> str | None:
-    """None if the model can be built for any of the shapes; else why not."""
+    """None if the model can be built for any of the shapes, and told a step between two if need be; else why not."""
     reason = None
     for shape in shapes:
         try:
             with torch.device("meta"):
-                model.build(name, shape, steps, **options)
+                network = model.build(name, shape, steps, **options)
+                if continuous:
+                    network(torch.empty(2, *shape), torch.full((2,), 0.5))
         except _BUILD_ERRORS as error:
             reason = _one_line(error)
         else:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from diffsearch.errors import ConfigError, Problem
+from diffsearch.registry import model
 from diffsearch.space.load import loads
 
 # A whole small study of five lines; what a test adds begins in line 6.
@@ -194,6 +196,21 @@ def test_a_mistake_in_scoring_is_named_by_its_line(text: str, path: str, column:
     (problem,) = problems_of(f"evaluation: {{{text}}}", base="data: {dataset: mnist-5k}\n")
     assert (problem.line, problem.column, problem.path) == (2, column, path)
     assert message in problem.message
+
+
+def test_a_network_that_takes_whole_steps_alone_is_refused_in_continuous_time() -> None:
+    class Indexed(torch.nn.Module):
+        def __init__(self, image_shape: tuple[int, int, int], steps: int) -> None:
+            super().__init__()
+            self.of_step = torch.nn.Embedding(steps + 1, 1)
+
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            return x * self.of_step(t)[:, :, None, None]
+
+    model.register("indexed")(Indexed)
+    loads(BASE + "model: {kind: indexed}")
+    (problem,) = problems_of("model: {kind: indexed}\ndiffusion: {time: continuous}")
+    assert (problem.path, problem.line) == ("model.kind", 6) and "can't be built" in problem.message
 
 
 def test_finalists_need_enough_samples_too() -> None:
