@@ -43,6 +43,7 @@ class Sequential:
         start_epochs: epochs that each run trains for until the epochs are tuned.
         milestones: the values of the epochs axis, read off one run.
         cost: of a point, to break ties towards the cheaper.
+        later_epochs: epochs that each run trains for once the epochs are tuned; None: the best of the milestones.
     """
 
     axes: tuple[Axis, ...]
@@ -51,6 +52,7 @@ class Sequential:
     start_epochs: int
     milestones: tuple[int, ...]
     cost: Callable[[Point], float]
+    later_epochs: int | None = None
 
     def wanted(self, known: Known) -> list[Proposal]:
         """The proposals to answer next, all values of one axis side by side; [] when the last axis is settled."""
@@ -66,7 +68,7 @@ class Sequential:
                 return lacking
             if path == EPOCHS:
                 curve = known[candidates[0].identity] or {}
-                epochs = min(curve, key=lambda epoch: (curve[epoch], epoch), default=epochs)
+                epochs = self.later_epochs or min(curve, key=lambda epoch: (curve[epoch], epoch), default=epochs)
             elif candidates:
                 best = min(
                     candidates, key=lambda proposal: (_score(known, proposal, epochs), self.cost(proposal.point))
@@ -99,12 +101,15 @@ def sequential(
     *,
     order: tuple[str, ...] | None = None,
     start: Mapping[str, Any] | None = None,
+    later_epochs: int | None = None,
 ) -> Sequential:
     """Report 002's protocol.
 
     Args:
         order: paths of the axes (and `training.epochs`) as they are to be tuned; file order, epochs last, by default.
         start: path → value before tuning; the first value of each axis, and the last milestone, by default.
+        later_epochs: a milestone to go on with once the epochs are tuned, whatever the curve says, as the report did
+            ("the best trade-off between performance and speed"); None: the best one.
 
     Raises:
         DiffsearchError: a range where a list is needed, or a path or value that the space doesn't have.
@@ -125,5 +130,7 @@ def sequential(
     for path, value in begin.items():
         if value not in known[path]:
             raise DiffsearchError(f"sequential: start of {path} is {value!r}, which the axis doesn't have")
+    if later_epochs is not None and later_epochs not in milestones:
+        raise DiffsearchError(f"sequential: later_epochs is {later_epochs}, which is no milestone")
     epochs = begin.pop(EPOCHS)
-    return Sequential(tuple(axes), tuple(order), {**fixed, **begin}, epochs, tuple(milestones), cost)
+    return Sequential(tuple(axes), tuple(order), {**fixed, **begin}, epochs, tuple(milestones), cost, later_epochs)

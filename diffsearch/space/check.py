@@ -171,6 +171,10 @@ def _check_algorithm(spec: StudySpec, draft: Draft) -> None:
     for at in order:
         if at not in known:
             draft.problems.add(draft.place(path), path, f"order names '{at}', which is no axis", suggest(at, known))
+    later = choice.kwargs.get("later_epochs")
+    if later is not None and later not in spec.milestones:
+        help = f"its values: {', '.join(map(str, spec.milestones))}"
+        draft.problems.add(draft.place(path), path, f"later_epochs is {later}, which training.epochs hasn't", help)
     left_out = [at for at in domains if order and at not in order]
     if left_out:
         draft.problems.add(draft.place(path), path, f"order leaves out {', '.join(left_out)}")

@@ -76,6 +76,14 @@ def test_epochs_are_read_off_one_run():
     assert all(epochs == 2 for points in rounds[2:] for _, epochs in points)
 
 
+def test_the_epochs_of_the_later_axes_can_be_given():
+    """The epochs are still read off one run to the last milestone; later axes train for those that were given."""
+    options = {"order": ("a", EPOCHS, "b", "c"), "start": {EPOCHS: 1}, "later_epochs": 1}
+    rounds, _ = walk(build(**options), lambda p, e: abs(e - 2) + p["a"])
+    assert rounds[1] == [({"a": 1, "b": "x", "c": 10}, 4)]
+    assert len(rounds) == 4 and all(epochs == 1 for points in rounds[2:] for _, epochs in points)
+
+
 def test_of_equal_epochs_the_fewer_are_taken():
     rounds, _ = walk(build(order=(EPOCHS, "a", "b", "c")), lambda p, e: 1.0)
     assert {epochs for points in rounds[1:] for _, epochs in points} == {1}
@@ -126,6 +134,7 @@ def test_a_conditional_axis_is_tuned_only_where_it_exists():
         ({"order": ("a", "b", "c", "d")}, "no axis 'd'"),
         ({"start": {"a": 7}}, "start of a is 7"),
         ({"start": {EPOCHS: 3}}, "start of training.epochs is 3"),
+        ({"later_epochs": 3}, "later_epochs is 3, which is no milestone"),
     ],
 )
 def test_what_the_space_does_not_have_is_refused(options, message):

@@ -104,6 +104,7 @@ MISTAKES = [
     ),
     ("search: {algorithm: {name: sequential, start: {training.loss: x0-l2}}}", 6, 21, "search.algorithm", "no ", ""),
     ("search: {algorithm: {name: sequential, order: [model.kind]}}", 6, 21, "search.algorithm", "order names", ""),
+    ("search: {algorithm: {name: sequential, later_epochs: 2}}", 6, 21, "search.algorithm", "hasn't", "1, 3, 9"),
     (
         "training: {loss: [x0-l2, mu-tilde-l2]}\nsampling: {sampler: [ancestral, ddim]}", 7, 33, "sampling.sampler",
         "ddim can't be combined with training.loss mu-tilde-l2", "when: {training.loss: [x0-l2]}",
