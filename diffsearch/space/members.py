@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from diffsearch.registry import FAMILIES, Member, Option, suggest
 from diffsearch.space.lines import Node, Place, Problems
-from diffsearch.space.schema import VARIED_SECTIONS, Known, Section
+from diffsearch.space.schema import SECTIONS, VARIED_SECTIONS, Known, Section
 from diffsearch.space.settings import Choice, Choices
 from diffsearch.space.values import Issue, Kind, Setting, Typed, kind_of_annotation, kind_of_field, read_setting, shown
 
@@ -91,12 +91,25 @@ def name_of(value: Any) -> str:
     return value.name if isinstance(value, Choice) else str(value)
 
 
+def kind_of(path: str) -> Kind | None:
+    """What a single value of a key may be, by its dotted path; None where no study file has that key."""
+    name, _, key = path.partition(".")
+    section = SECTIONS.get(name)
+    if section is None or key in section.model_fields:
+        return None if section is None else _kind(section, key)
+    accepting = _accepting_elsewhere(key, section)
+    return kind_of_annotation(next(iter(accepting.values())).annotation) if accepting else None
+
+
+def _kind(section: type[Section], key: str) -> Kind:
+    """Of one of a section's own keys."""
+    return MemberKind(section.FAMILY, key) if key == section.DISCRIMINATOR else kind_of_field(section, key)
+
+
 def read_section(node: Node | None, name: str, section: type[Section], draft: Draft) -> None:
     """Read the keys of one section, those of its chosen members included, into the draft."""
     for key in section.model_fields:
-        path = f"{name}.{key}"
-        is_member = key == section.DISCRIMINATOR
-        draft.kinds[path] = MemberKind(section.FAMILY, key) if is_member else kind_of_field(section, key)
+        draft.kinds[f"{name}.{key}"] = _kind(section, key)
     if node is not None and node.mapping is None:
         draft.problems.add(node.place, name, f"is a section: it holds keys, read {shown(node.plain)}")
         return

@@ -264,7 +264,7 @@ def _issues(error: ValidationError, node: Node) -> list[Issue]:
             if isinstance(step, int) and at.items is not None and step < len(at.items):
                 at = at.items[step]
         context = detail.get("ctx", {})
-        message = f"{_plainly(str(detail['msg']))}, read {shown(at.plain)}"
+        message = f"{plainly(str(detail['msg']))}, read {shown(at.plain)}"
         help = str(context.get("help", ""))
         if detail["type"] == "literal_error":
             known = [part.strip("'\" ") for part in str(context["expected"]).replace(" or ", ",").split(",")]
@@ -276,7 +276,7 @@ def _issues(error: ValidationError, node: Node) -> list[Issue]:
     return issues
 
 
-def _plainly(message: str) -> str:
+def plainly(message: str) -> str:
     """pydantic's message in the words of a study file."""
     for theirs, ours in _WORDS:
         message = message.replace(theirs, ours)
