@@ -44,12 +44,14 @@ def load(path: Path | str, overrides: Sequence[str] = (), *, store: Path | str |
         store: directory of the store; the file's `store:`, else `./.diffsearch`, by default.
 
     Raises:
-        ConfigError: with every mistake of the file.
+        ConfigError: with every mistake of the file, or of the published numbers beside it.
         StoreError: the store can't be written.
     """
+    from diffsearch.space import published
     from diffsearch.space.load import load as load_spec
 
     spec = load_spec(path, overrides, store=Path(store) if store else None, precision=_measured_precision)
+    published.beside(spec.source)
     return Study(spec, Store.open(spec.store or DEFAULT_STORE))
 
 
@@ -165,9 +167,20 @@ class Study:
             raise StoreError(f"study '{self.name}' has no score yet: `diffsearch run` it first.")
         return Best(self, found.run, found.sheet)
 
-    def report(self, folder: Path | None = None, *, tracking_uri: str | None = None, from_store: bool = False) -> Path:
-        """Write `reports/<study>/report.md` with its figures and return its path."""
-        return write_report([self], folder, tracking_uri=tracking_uri, from_store=from_store)
+    def report(
+        self,
+        folder: Path | None = None,
+        *,
+        tracking_uri: str | None = None,
+        from_store: bool = False,
+        published: Path | None = None,
+    ) -> Path:
+        """Write `reports/<study>/report.md` with its figures and return its path.
+
+        Args:
+            published: file of printed numbers to set beside ours; `published.yaml` beside the study file by default.
+        """
+        return write_report([self], folder, tracking_uri=tracking_uri, from_store=from_store, published=published)
 
 
 @dataclass(frozen=True)
@@ -248,12 +261,36 @@ def settings_yaml(study: str, objective: str, run: RunHistory, evaluation: Evalu
     return _flow_yaml(plain)
 
 
+def _printed(study: Study) -> Path | None:
+    """The published numbers beside the file that a study was run from, if there are any."""
+    from diffsearch.space.published import FILE
+    from diffsearch.study.history import Header
+
+    source = Header.read(study.store.study(study.name)).source
+    path = Path(source).parent / FILE
+    return path if source and path.is_file() else None
+
+
 def write_report(
-    studies: Sequence[Study], folder: Path | None = None, *, tracking_uri: str | None = None, from_store: bool = False
+    studies: Sequence[Study],
+    folder: Path | None = None,
+    *,
+    tracking_uri: str | None = None,
+    from_store: bool = False,
+    published: Path | None = None,
 ) -> Path:
-    """Write the report of one study, or the comparison of several."""
+    """Write the report of one study, or the comparison of several.
+
+    Args:
+        published: file of printed numbers to set beside those of a single study; by default `published.yaml` beside
+            the file that it was run from, if there is one.
+
+    Raises:
+        ConfigError: a mistake in the published numbers.
+    """
     from diffsearch.report import markdown
     from diffsearch.report.ranks import winner
+    from diffsearch.space.published import load as load_published
 
     histories = [study.history(tracking_uri=tracking_uri, from_store=from_store) for study in studies]
     folder = folder or REPORTS / "-".join(study.name for study in studies)
@@ -269,7 +306,10 @@ def write_report(
         if won is not None:
             yaml_of[won.run.key] = settings_yaml(study.name, history.objective, won.run, won.sheet)
     real_of = {study.name: real for study in studies if (real := _real_images(study.spec)) is not None}
-    return markdown.write(histories, folder, pictures=markdown.Pictures(samples, yaml_of=yaml_of, real_of=real_of))
+    pictures = markdown.Pictures(samples, yaml_of=yaml_of, real_of=real_of)
+    published = published or (_printed(studies[0]) if len(studies) == 1 else None)
+    printed = load_published(published) if published else None
+    return markdown.write(histories, folder, pictures=pictures, published=printed)
 
 
 def _real_images(spec: StudySpec) -> Any:

@@ -162,8 +162,18 @@ def best(target: str, store: Path | None, as_json: bool) -> None:
 @click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="[default: reports/STUDY]")
 @tracking_option
 @click.option("--from-store", is_flag=True, help="Read the store and leave MLflow alone.")
+@click.option(
+    "--published",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Printed numbers to set beside the study's.  [default: published.yaml beside its file]",
+)
 def report(
-    targets: tuple[str, ...], store: Path | None, output: Path | None, tracking_uri: str | None, from_store: bool
+    targets: tuple[str, ...],
+    store: Path | None,
+    output: Path | None,
+    tracking_uri: str | None,
+    from_store: bool,
+    published: Path | None,
 ) -> None:
     """Write the report of a study, or compare several.
 
@@ -171,12 +181,14 @@ def report(
     """
     from diffsearch.cli.waiting import waiting
 
+    if published is not None and len(targets) > 1:
+        raise Refused("--published stands beside one study: name that one alone.")
     found = [open_folder(target, store) for target in targets]
     with waiting("writing the report"):
         from diffsearch import api
 
         studies = [api.open_study(folder.name, store=folder.store.root) for folder in found]
-        path = api.write_report(studies, output, tracking_uri=tracking_uri, from_store=from_store)
+        path = api.write_report(studies, output, tracking_uri=tracking_uri, from_store=from_store, published=published)
     click.echo(path)
 
 

@@ -16,6 +16,8 @@ from diffsearch.report import comparison, mattered, sections, tables
 from diffsearch.report.blocks import lines, picture
 from diffsearch.report.figures import Drawn
 from diffsearch.report.grids import noising_strips, samples_beside_real
+from diffsearch.report.published import published_and_measured
+from diffsearch.space.published import Published
 from diffsearch.space.settings import Choice, choice_from_json
 
 CSV = "table.csv"
@@ -31,11 +33,13 @@ class Pictures:
     real_of: Mapping[str, npt.NDArray[np.uint8]] = field(default_factory=dict)  # study name → its own, before `real`
 
 
-def write(histories: Sequence[StudyHistory], folder: Path, *, pictures: Pictures) -> Path:
+def write(
+    histories: Sequence[StudyHistory], folder: Path, *, pictures: Pictures, published: Published | None = None
+) -> Path:
     """Write the report of one study, or the comparison of several, and return the path of its report.md.
 
-    Each file is replaced as a whole, report.md last, so a reader never finds a figure missing. The same histories and
-    pictures give the same bytes.
+    The report of one study sets `published` numbers beside its own. Each file is replaced as a whole, report.md last,
+    so a reader never finds a figure missing. The same histories and pictures give the same bytes.
 
     Raises:
         ValueError: no history.
@@ -47,7 +51,7 @@ def write(histories: Sequence[StudyHistory], folder: Path, *, pictures: Pictures
     alone = len(histories) == 1
     shelf = _Shelf(folder)
     if alone:
-        text = lines(f"# {histories[0].name}", _study(histories[0], pictures, shelf, CSV))
+        text = lines(f"# {histories[0].name}", _study(histories[0], pictures, published, shelf))
     else:
         parts = [comparison.opening(histories)]
         for history in histories:
@@ -75,17 +79,18 @@ class _Shelf:
         return picture(name, drawn.alt)
 
 
-def _study(history: StudyHistory, pictures: Pictures, shelf: _Shelf, csv: str) -> str:
-    """All eight sections."""
+def _study(history: StudyHistory, pictures: Pictures, published: Published | None, shelf: _Shelf) -> str:
+    """All sections."""
     found = tables.winner(history)
     yaml = pictures.yaml_of.get(found.run.key) if found else None
     return lines(
         sections.opening(history),
         sections.winner(history, yaml, _samples(history, pictures), shelf.keep),
         mattered.what_mattered(history, _noising(history, pictures), shelf.keep),
+        published_and_measured(history, published, shelf.keep) if published else "",
         sections.how_it_went(history, shelf.keep),
         sections.finalists(history, shelf.keep),
-        sections.all_evaluations(history, csv),
+        sections.all_evaluations(history, CSV),
         sections.what_it_cost(history),
         sections.what_went_wrong(history),
         sections.to_repeat(history),

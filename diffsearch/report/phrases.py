@@ -252,9 +252,9 @@ def finals_sentences(history: StudyHistory) -> list[str]:
         )
     n = min(c.summary.n for c in found)
     if n > 1 and len(found) > 1:
-        chance = FRACTIONS.get(n, f"{100 * chance_of_telling_equals_apart(n):.0f} % of the time")
         lines.append(
-            f"With {n} seeds each, this rule tells two equally good configurations apart {chance}: a hint, not a proof."
+            f"With {n} seeds each, this rule tells two equally good configurations apart {chance_in_words(n)}: a hint, "
+            "not a proof."
         )
     if max(c.candidates for c in found) > 1:
         count = max(c.candidates for c in found)
@@ -270,6 +270,11 @@ def finals_sentences(history: StudyHistory) -> list[str]:
     if found[0].runs[0].stage == "search":
         lines.append("These are the search's own runs, not fresh seeds: the best of many is partly luck.")
     return lines
+
+
+def chance_in_words(n: int) -> str:
+    """How often `told_apart` is wrong of two equals with n seeds each: `one time in four`."""
+    return FRACTIONS.get(n, f"{100 * chance_of_telling_equals_apart(n):.0f} % of the time")
 
 
 def winner_note(found: Winner) -> str:

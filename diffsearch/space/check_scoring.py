@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from diffsearch.registry import dataset, extractor, metric, suggest
 from diffsearch.space.axes import member_at
@@ -31,6 +32,14 @@ def parts_of(name: str) -> Parts | None:
         if base.startswith(f"{kind}-") and base.removeprefix(f"{kind}-") in extractor:
             return Parts(kind, base.removeprefix(f"{kind}-"))
     return None
+
+
+def direction_of(name: str) -> Literal["min", "max"]:
+    """Whether low or high scores of a metric are good; `name` is known."""
+    parts = parts_of(name)
+    assert parts is not None, f"{name} is no metric"
+    found: Literal["min", "max"] = metric.member(parts.kind).traits.get("direction", "min")
+    return found
 
 
 def metric_names() -> tuple[str, ...]:

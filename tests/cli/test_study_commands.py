@@ -80,6 +80,33 @@ def test_report_is_written_where_it_is_asked_for(cli: Cli, at: Path):
     assert said.stdout == "elsewhere/report.md\n" and (at / "elsewhere/report.md").read_text().startswith("# two")
 
 
+PUBLISHED = """\
+title: Losses
+tables:
+  - {name: loss, where: table 1, metric: fid, extractor: Inception, axis: training.loss,
+     rows: [{value: x0-l2, score: 2}, {value: v-l2, score: 3}, {value: epsilon-l2, score: 4}]}
+"""
+
+
+def test_published_numbers_stand_beside_the_study(cli: Cli, at: Path, finished: Path):
+    """From the file that is named, or from the one beside the study file that was run."""
+    (at / "theirs.yaml").write_text(PUBLISHED)
+    cli("report", "two", "--from-store", "--published", "theirs.yaml", "-o", "named")
+    text = (at / "named/report.md").read_text()
+    assert "## Published and measured" in text and "| epsilon-l2 |" in text and "not run" in text
+    assert "Published and measured" not in (at / cli("report", "two", "--from-store").stdout.strip()).read_text()
+    (at / "published.yaml").write_text(PUBLISHED)
+    assert "## Published and measured" in (at / cli("report", "two", "--from-store").stdout.strip()).read_text()
+    both = cli("report", "two", "two", "--published", "theirs.yaml")
+    assert both.exit_code == 2 and "beside one study" in both.stderr
+
+
+def test_a_mistake_in_published_numbers_is_told_before_anything_runs(cli: Cli, at: Path):
+    (at / "published.yaml").write_text(PUBLISHED.replace("x0-l2", "x0-l3"))
+    said = cli("plan", "study.yaml", "--no-calibrate")
+    assert said.exit_code == 2 and "published.yaml:4:21: tables[1].rows[1]: unknown value 'x0-l3'" in said.stderr
+
+
 def test_stop_asks_a_running_study_only(cli: Cli, at: Path):
     key = json.loads(cli("best", "two", "--json").stdout)["run"]
     assert "isn't being run now" in cli("stop", key[:6]).stderr

@@ -18,6 +18,7 @@ import diffsearch
 from diffsearch import registry
 from diffsearch.diffusion import Denoiser, Schedule
 from diffsearch.records import StudyHistory
+from diffsearch.space import published
 from diffsearch.space.axes import points, sampling_points, settings_at
 from diffsearch.space.settings import Choice, walk_choices
 from diffsearch.store import evaluation_key, run_key
@@ -181,6 +182,12 @@ def test_the_checks_of_the_page_pass(tmp_path: Path) -> None:
         check()
 
 
+def test_the_published_numbers_of_the_page_are_read() -> None:
+    [text] = blocks("yml")
+    [table] = published.loads(text).tables
+    assert (table.axis, table.winner, [row.value for row in table.rows]) == ("training.batch_size", 64, [32, 64])
+
+
 def test_the_page_is_short() -> None:
     lines = PAGE.read_text().splitlines()
-    assert len(lines) <= 200 and max(map(len, lines)) <= 120
+    assert len(lines) <= 220 and max(map(len, lines)) <= 120

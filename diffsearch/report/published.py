@@ -1,0 +1,258 @@
+"""The section that sets a report's printed numbers beside the study's own."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from diffsearch.records import StudyHistory
+from diffsearch.report import style
+from diffsearch.report.axes import axis_names, show_value
+from diffsearch.report.beside import Comparison, Line, Order, compare, repeated, stranger
+from diffsearch.report.blocks import Keep, fold, lines, table
+from diffsearch.report.figures import Drawn
+from diffsearch.report.phrases import bounds_of, chance_in_words, compact, estimate, listing, number, several
+from diffsearch.report.ranks import point_key, winner
+from diffsearch.scoring.statistics import Summary, summarise
+from diffsearch.space.published import EPOCHS, Printed, Published, Row, Table
+from diffsearch.space.settings import canonical
+
+_RARE = 0.05
+_SAYS = {
+    "held": "our repeats tell them apart, the same way round",
+    "inside the noise": "our repeats don't tell them apart, so this order lies inside the noise",
+    "reversed": "our repeats tell them apart, the other way round",
+    "": "not repeated here, so nothing is said of noise",
+}
+
+
+def published_and_measured(history: StudyHistory, published: Published, keep: Keep) -> str:
+    """Each table of the report with this study's scores, what differs between the two, and what else was printed."""
+    strangers = {each.name: stranger(history, published, each) for each in published.tables}
+    own = [each for each in published.tables if not strangers[each.name]]
+    left_out = [f"{name} ({why})" for name, why in strangers.items() if why]
+    return lines(
+        "## Published and measured",
+        _opening(history, published),
+        _chance(published),
+        *(_table(history, published, each, f"published-{place}", keep) for place, each in enumerate(own, 1)),
+        f"Printed, but not about what this study runs: {listing(left_out)}." if left_out else "",
+        _else(published),
+    )
+
+
+def _opening(history: StudyHistory, published: Published) -> str:
+    by = f" by {listing(published.authors)}" if published.authors else ""
+    year = f", {published.year}" if published.year else ""
+    text = f"Beside these runs stands what was printed in *{published.title}*{by}{year}."
+    if not published.tables:
+        return f"{text} It prints no score, so there is nothing to set beside ours."
+    never = f" Never printed: {'; '.join(published.not_printed)}." if published.not_printed else ""
+    return (
+        f"{text} Ranks are among the values that have both scores, 1 the best; τ is Kendall's, 1 where the two orders "
+        "agree and -1 where they are opposite, p that of orders that have nothing to do with each other. Two values "
+        f"are told apart where our means ± standard error over seeds don't overlap{_rule(history)}.{never}"
+    )
+
+
+def _rule(history: StudyHistory) -> str:
+    """How far that rule can be trusted with the seeds that a point of this study has."""
+    seeds = Counter(point_key(run) for run in history.runs if run.stage == "search")
+    n = max(seeds.values(), default=1)
+    return f", which with {n} seeds is so of two equals {chance_in_words(n)}" if n > 1 else ""
+
+
+def _chance(published: Published) -> str:
+    """What the report's own repetitions say of its noise."""
+    found = [
+        f"{listing([f'{score:g}' for score in scores])} (up to {max(scores) - min(scores):.3g} apart)"
+        for scores in repeated(published)
+    ]
+    if not found:
+        return ""
+    return (
+        f"Several of its tables hold the same settings, printed with {'; others with '.join(found)}: "
+        "of its own values, those that are nearer to each other than that may differ by chance alone."
+    )
+
+
+# --- one table ----------------------------------------------------------------------------------------------------
+
+
+def _table(history: StudyHistory, published: Published, printed: Table, name: str, keep: Keep) -> str:
+    found = compare(history, published, printed)
+    if printed.axis is None:
+        body = lines(_one_setting(history, found))
+    else:
+        body = lines(_rows(history, found, printed.axis), keep(_figure(history, found, name)), _verdicts(found))
+    return lines(f"### {printed.name} ({printed.where})", _differences(history, published, found), body)
+
+
+def _rows(history: StudyHistory, found: Comparison, axis: str) -> str:
+    judged = any(order.verdict for order in found.orders)
+    head = [axis_names(history).get(axis, axis.rpartition(".")[2]), f"published {found.table.metric}"]
+    head += [f"measured {found.metric}", "n", "rank there", "rank here"] + (["over the next"] if judged else [])
+    next_best = {canonical(order.better.value): order for order in found.orders}
+    rows = []
+    for line in found.lines:
+        ranks = [str(rank) for rank in line.ranks] if line.ranks else ["–", "–"]
+        taken = " (taken)" if found.taken is not None and line.row is found.taken.better else ""
+        cells = [show_value(line.row.value) + taken, _printed(line.row), _measured(line), _count(line), *ranks]
+        order = next_best.get(canonical(line.row.value))
+        rows.append(cells + ([_against(order)] if judged else []))
+    return table(head, rows, right=range(1, 6))
+
+
+def _one_setting(history: StudyHistory, found: Comparison) -> str:
+    """A score without an axis, between those of noise and of real images."""
+    printed, [line] = found.table, found.lines
+    bounds = bounds_of(history, found.metric, history.samples)
+    best, label = _winner(history, found.metric)
+    rows = [
+        ["pure noise", _printed(printed.noise), number(bounds.ceiling) if bounds else "–", "–"],
+        ["the model; here the runs nearest to its settings", _printed(line.row), _measured(line), _count(line)],
+        [label, "–", estimate(best), str(best.n) if best else "–"],
+        ["real images", _printed(printed.real), number(bounds.floor) if bounds else "–", "–"],
+    ]
+    return table(["", f"published {printed.metric}", f"measured {found.metric}", "n"], rows, right=[1, 2, 3])
+
+
+def _winner(history: StudyHistory, metric: str) -> tuple[Summary | None, str]:
+    """The study's winner by that metric, and what to call it."""
+    found = winner(history)
+    if found is None:
+        return None, "this study's winner"
+    sheets = found.configuration.sheets if found.configuration else (found.sheet,)
+    scores = [sheet.scores[metric].value for sheet in sheets if metric in sheet.scores]
+    samples = f"this study's winner, {found.sheet.samples:,} samples"
+    return (summarise(scores) if scores else None), samples
+
+
+def _printed(printed: Row | Printed | None) -> str:
+    if printed is None:
+        return "–"
+    return f"{printed.score:g}" if printed.error is None else f"{printed.score} ± {printed.error}"
+
+
+def _measured(line: Line) -> str:
+    return estimate(line.measured) if line.measured else line.state
+
+
+def _count(line: Line) -> str:
+    if line.measured is None:
+        return "–"
+    return str(line.measured.n) if line.measured.n == line.asked else f"{line.measured.n} of {line.asked}"
+
+
+def _against(order: Order | None) -> str:
+    if order is None:
+        return ""
+    said = order.verdict or ("printed alike" if order.better.score == order.worse.score else "–")
+    return f"{show_value(order.worse.value)}: {said}"
+
+
+# --- in words -----------------------------------------------------------------------------------------------------
+
+
+def _differences(history: StudyHistory, published: Published, found: Comparison) -> str:
+    """What is not the same there and here: the score, the data, the budget, and each printed setting."""
+    printed, settings = found.table, published.of(found.table)
+    same = found.metric == printed.metric
+    pairs = [
+        (f"{printed.metric} ({printed.extractor})", f"{found.metric}"),
+        (_images(printed.samples, "scored"), _images(history.samples, "scored")),
+        (_images(printed.train_images, "trained on"), _images(history.train_images, "trained on")),
+    ]
+    if printed.axis != EPOCHS:
+        pairs.append((_budget(settings.get(EPOCHS), printed.train_images), _budget(found.epoch, history.train_images)))
+    names = axis_names(history)
+    alike = []
+    for path, theirs in settings.items():
+        ours = found.ours[path]
+        name = names.get(path, path)
+        if [canonical(value) for value in ours] == [canonical(theirs)]:
+            alike.append(name)
+        elif path != EPOCHS and ours:
+            pairs.append((f"{name} {show_value(theirs)}", " or ".join(map(show_value, ours))))
+    text = f"There → here: {'; '.join(f'{there} → {here}' for there, here in pairs if there != here)}."
+    text += f" Alike: {listing(alike)}." if alike else ""
+    return text + ("" if same else " Scores of different metrics can't be compared, only their order.")
+
+
+def _images(count: int | None, what: str) -> str:
+    return f"images {what} not printed" if count is None else f"{count:,} images {what}"
+
+
+def _budget(epochs: Any, images: int | None) -> str:
+    if epochs is None:
+        return "epochs not known"
+    return several(epochs, "epoch") + (f" ({compact(epochs * images)} images)" if images else "")
+
+
+def _verdicts(found: Comparison) -> str:
+    """Kendall's τ, the authors' choice, and whether anything is said of noise."""
+    said = ["Fewer than two values have both scores, or they are all alike: there is no τ."]
+    if found.tau is not None:
+        least = 2 / math.factorial(found.tau.n)
+        few = f"; so few can't give a p below {least:.2g}" if least > _RARE else ""
+        said = [f"τ = {found.tau.tau:.2f} (p = {found.tau.p:.2g}, {found.tau.n} values{few})."]
+    if found.mixed:
+        said.append("Other axes vary within each row here, so nothing is said of noise.")
+    elif found.taken is not None:
+        said.append(_choice(found.taken))
+    return " ".join(said)
+
+
+def _choice(taken: Order) -> str:
+    chosen, other = (f"{show_value(row.value)} ({row.score:g})" for row in (taken.better, taken.worse))
+    if taken.better.score == taken.worse.score:
+        return f"The authors took {chosen} and printed {other} alike."
+    return f"The authors took {chosen} over {other}: {_SAYS[taken.verdict]}."
+
+
+def _else(published: Published) -> str:
+    """Numbers, claims and figures that no table holds, folded."""
+    kept = []
+    if published.numbers:
+        rows = [[each.what, each.printed, each.where] for each in published.numbers]
+        kept.append(table(["number", "printed", "where"], rows, right=[1]))
+    for what, found in (("claim", published.claims), ("figure", published.figures)):
+        if found:
+            kept.append(table([what, "where"], [[each.what, each.where] for each in found]))
+    return fold("What else it prints", lines(*kept)) if kept else ""
+
+
+# --- the figure ---------------------------------------------------------------------------------------------------
+
+
+def _figure(history: StudyHistory, found: Comparison, name: str) -> Drawn | None:
+    """A row a value: published left, measured right, each on its own scale; none where fewer than two were measured."""
+    measured = [line.measured for line in found.lines if line.measured is not None]
+    if len(measured) < 2:
+        return None
+    with style.house_style():
+        figure = style.sheet(0.75 + 0.21 * len(found.lines))
+        left, right = figure.subplots(1, 2, sharey=True)
+        for place, line in enumerate(found.lines):
+            left.plot(line.row.score, place, "o", color=style.MUTED, markersize=5)
+            if line.measured is not None:
+                right.errorbar(line.measured.mean, place, xerr=line.measured.se, fmt="o", color=style.PALETTE[0],
+                               markersize=5, linewidth=1.4)  # fmt: skip
+        _scale(left, [line.row.score for line in found.lines], f"published {found.table.metric}")
+        _scale(right, [each.mean for each in measured], f"measured {found.metric} ({history.samples:,} samples)")
+        left.set_yticks(range(len(found.lines)), [show_value(line.row.value) for line in found.lines])
+        left.set_ylim(len(found.lines) - 0.5, -0.5)
+        left.tick_params(axis="y", length=0, labelcolor=style.INK)
+        right.tick_params(axis="y", length=0)
+        texts = [f"{show_value(each.row.value)}: {each.row.score:g} and {_measured(each)}" for each in found.lines]
+        alt = f"{found.table.name}, published {found.table.metric} and measured {found.metric}: {'; '.join(texts)}."
+        return Drawn(name, style.png(figure), alt)
+
+
+def _scale(axes: Any, values: Sequence[float], label: str) -> None:
+    if style.decades(values):
+        style.log_axis(axes.xaxis)
+    axes.set_xlabel(label)
+    style.grid_lines(axes, "both")
