@@ -24,9 +24,12 @@ from diffsearch.space.settings import SamplingPoint, StudySpec, told
 from diffsearch.store import RunFolder, Store
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     import torch
 
+    from diffsearch.data.datasets import ImageData
+    from diffsearch.report.album import Album
     from diffsearch.study.driver import Summary
     from diffsearch.study.observer import Observer
     from diffsearch.study.plan import Plan
@@ -289,6 +292,7 @@ def write_report(
         ConfigError: a mistake in the published numbers.
     """
     from diffsearch.report import markdown
+    from diffsearch.report.album import Album
     from diffsearch.report.ranks import winner
     from diffsearch.space.published import load as load_published
 
@@ -305,23 +309,45 @@ def write_report(
         won = winner(history)
         if won is not None:
             yaml_of[won.run.key] = settings_yaml(study.name, history.objective, won.run, won.sheet)
-    real_of = {study.name: real for study in studies if (real := _real_images(study.spec)) is not None}
-    pictures = markdown.Pictures(samples, yaml_of=yaml_of, real_of=real_of)
+    data_of = {study.name: data for study in studies if (data := _data(study.spec)) is not None}
+    pictures = markdown.Pictures(
+        samples,
+        yaml_of=yaml_of,
+        real_of={name: _some(data.train) for name, data in data_of.items()},
+        album=_album(studies[0], histories[0], data_of.get(studies[0].name)) if len(studies) == 1 else Album(),
+    )
     published = published or (_printed(studies[0]) if len(studies) == 1 else None)
     printed = load_published(published) if published else None
     return markdown.write(histories, folder, pictures=pictures, published=printed)
 
 
-def _real_images(spec: StudySpec) -> Any:
+def _album(study: Study, history: StudyHistory, data: ImageData | None) -> Album:
+    """What the winner's network draws: drawn at the first report on it, read from the study's folder at later ones."""
+    from diffsearch import exported
+    from diffsearch.report import album
+    from diffsearch.report.ranks import winner
+
+    won = winner(history)
+    if won is None:
+        return album.Album()
+    sheets = [won.sheet, *(won.configuration.sheets if won.configuration else ())]
+    return album.album(study.store, study.name, history.objective, sheets, data, exported.best_device())
+
+
+def _data(spec: StudySpec) -> ImageData | None:
     from diffsearch.data.datasets import load as load_data
     from diffsearch.errors import DataError
     from diffsearch.space.axes import member_at
 
     try:
-        train = load_data(member_at(spec.fixed, "data")).train
+        return load_data(member_at(spec.fixed, "data"))
     except DataError:
         return None  # a report can be made where the data set is not
-    return train[:: max(1, len(train) // 128)][:128]  # from all of it: many sets are sorted by class
+
+
+def _some(images: np.ndarray) -> np.ndarray:
+    """128 of the images, or as many as there are, from all of them: many sets are sorted by class."""
+    return images[:: max(1, len(images) // 128)][:128]
 
 
 def _flow_yaml(plain: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -78,19 +78,34 @@ def sample(
         raise DiffsearchError("this network is unconditional: it takes no labels and no guidance")
     check_sampling(denoiser.predicts, point_sampler, steps, denoiser.schedule.steps)
     count, *image_shape = shape
-    draw = sampler.member(point_sampler.name).factory
     for index, start in enumerate(range(0, count, batch_size)):
-        generator = torch.Generator().manual_seed(_batch_seed(seed, index))
-        with _evaluating(denoiser.network), torch.inference_mode():
-            noise = torch.randn((batch_size, *image_shape), generator=generator, dtype=denoiser.data_mean.dtype)
-            told = denoiser
-            if denoiser.classes:
-                told = denoiser.given(_labels(denoiser, labels, start, batch_size).to(device), guidance)
-            images = draw(told, noise.to(device), steps, generator, **point_sampler.kwargs)
-        images = images[: count - start]
+        noise, generator = starting_noise(denoiser, (batch_size, *image_shape), seed, index)
+        told = denoiser
+        if denoiser.classes:
+            told = denoiser.given(_labels(denoiser, labels, start, batch_size).to(device), guidance)
+        with evaluating(denoiser.network):
+            images = walk(told, point_sampler, steps, noise.to(device), generator)[: count - start]
         if not images.isfinite().all():
             raise DiffsearchError(f"sampler {point_sampler} gave images that aren't finite, in batch {index}")
         yield images
+
+
+def starting_noise(
+    denoiser: Denoiser, shape: Sequence[int], seed: int, index: int = 0
+) -> tuple[Tensor, torch.Generator]:
+    """x_T of one batch of `sample`, (B, C, H, W) on the CPU, and the generator of the noise that comes after it."""
+    generator = torch.Generator().manual_seed(_batch_seed(seed, index))
+    return torch.randn(tuple(shape), generator=generator, dtype=denoiser.data_mean.dtype), generator
+
+
+def walk(
+    denoiser: Denoiser, point_sampler: Choice, steps: int | None, noise: Tensor, generator: torch.Generator
+) -> Tensor:
+    """What a sampler makes of the given x_T (B, C, H, W): x_0, normalised."""
+    draw = sampler.member(point_sampler.name).factory
+    with evaluating(denoiser.network), torch.inference_mode():
+        images: Tensor = draw(denoiser, noise, steps, generator, **point_sampler.kwargs)
+    return images
 
 
 def _labels(denoiser: Denoiser, labels: Tensor | None, start: int, count: int) -> Tensor:
@@ -107,7 +122,7 @@ def _batch_seed(seed: int, index: int) -> int:
 
 
 @contextmanager
-def _evaluating(network: object) -> Iterator[None]:
+def evaluating(network: object) -> Iterator[None]:
     """A module in eval mode for the time being; any other callable as it is."""
     if not isinstance(network, nn.Module):
         yield

@@ -7,7 +7,7 @@ the CPU; they are cast to the images' type only where they meet an image.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import torch
@@ -76,6 +76,7 @@ class Schedule:
     alpha_bar: Tensor
     terminal: Terminal = "data-mean"
     time: Time = "discrete"
+    scale: int = 0  # T of the training, where this is a part of its schedule; 0: this is the whole
     first_step: int = field(init=False)  # the largest t that is trained, and where sampling starts
     signal: Tensor = field(init=False)  # sqrt(alpha_bar): the factor on x_0
     sigma: Tensor = field(init=False)  # sqrt(1 - alpha_bar): the factor on the noise
@@ -144,7 +145,11 @@ class Schedule:
 
     def told(self, t: int) -> int | float:
         """What a network reads at step t: t itself, or T · sigma where it was trained in continuous time."""
-        return t if self.time == "discrete" else self.steps * float(self.sigma[t])
+        return t if self.time == "discrete" else (self.scale or self.steps) * float(self.sigma[t])
+
+    def until(self, t: int) -> Schedule:
+        """The first t steps alone."""
+        return replace(self, alpha_bar=self.alpha_bar[: t + 1], scale=self.scale or self.steps)
 
     def has_signal(self, t: int) -> bool:
         """Whether x_t still depends on x_0."""

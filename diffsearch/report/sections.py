@@ -8,12 +8,8 @@ from diffsearch.records import RunHistory, State, StudyHistory
 from diffsearch.report import phrases, tables
 from diffsearch.report.axes import axis_names, show_value
 from diffsearch.report.blocks import Keep, code, fold, lines, table
-from diffsearch.report.figures import (
-    Drawn,
-    best_so_far,
-    finalists_strip,
-    learning_curves,
-)
+from diffsearch.report.curves import learning_curves
+from diffsearch.report.figures import Drawn, best_so_far, finalists_strip
 from diffsearch.report.ledger import ALONE, NEW, TOTAL, entry
 from diffsearch.report.phrases import duration, estimate, maybe, number
 from diffsearch.report.ranks import STAGES, configurations, rankable

@@ -178,7 +178,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise StoreError(f"{path}: no checkpoint can be read there ({error.strerror})") from error
     try:
         tensors: dict[str, Tensor] = safetensors.torch.load(content)
-        facts = json.loads(_header(content)["__metadata__"][ENTRY])
+        facts = json.loads(header(content)["__metadata__"][ENTRY])
         form, expected = facts["format"], facts["digest"]
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path}: not a whole checkpoint ({error}). {remedy}") from error
@@ -189,7 +189,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, facts
 
 
-def _header(content: bytes) -> dict[str, Any]:
+def header(content: bytes) -> dict[str, Any]:
     """A safetensors file begins with the length of its JSON header, 8 bytes little-endian, and the header."""
     length = int.from_bytes(content[:8], "little")
     header: dict[str, Any] = json.loads(content[8 : 8 + length])

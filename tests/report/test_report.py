@@ -20,6 +20,7 @@ from diffsearch.space.settings import Choice
 SECTIONS = [
     "# mnist_unet",
     "## The winner",
+    "## In pictures",
     "## What mattered",
     "## How it went",
     "## The finalists",
@@ -52,7 +53,7 @@ def test_the_sections_come_in_their_order(whole):
 def test_every_figure_is_there_at_twice_the_size_and_says_what_it_shows(whole):
     _, _, folder, path = whole
     shown = re.findall(r'<img src="([^"]+)" width="700" alt="([^"]+)">', path.read_text())
-    names = {"samples", "importances", "parallel", "noising", "progress", "learning", "finalists"}
+    names = {"samples", "importances", "parallel", "noising", "progress", "learning", "finalists", "losses", "metrics"}
     assert {name for name, _ in shown} == {f"figures/{name}.png" for name in names}
     for name, alt in shown:
         assert re.search(r"\d", alt)
