@@ -268,7 +268,7 @@ class Study(Section):
     repeats: Positive = Field(1, description="Training seeds of every point.")
     store: Path | None = Field(None, description="Folder of finished work; default .diffsearch.")
     keep: Literal["all", "milestones", "last"] = Field("milestones", description="Which checkpoints stay.")
-    use: Paths = Field((), description="Your own Python files that register members.")
+    use: Paths = Field((), description="Your own files: Python that registers members, and trained classifiers.")
 
 
 SECTIONS: Mapping[str, type[Section]] = {
