@@ -189,6 +189,8 @@ extractor = Registry(
     "feature extractor",
     "diffsearch.scoring.features",
     "diffsearch.scoring.classifier",
+    "diffsearch.scoring.efficientnet",
+    "diffsearch.scoring.random_features",
 )
 metric = Registry("metric", "diffsearch.scoring.metrics")
 algorithm = Registry("search algorithm", "diffsearch.search.samplers", "diffsearch.search.sequential")

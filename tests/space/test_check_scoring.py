@@ -23,6 +23,7 @@ def test_what_needs_no_reference_gets_none_beside_it() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("objective: is-random", "is reads class logits, and random has none\n    known: is, is-"),
         ("objective: is-digits-train", "is compares with no reference images\n    write is-digits\n"),
         ("objective: is-train", "is compares with no reference images\n    write is\n"),
         ("objective: is-digits, samples: 99", "99 images are too few for is-digits, which needs at least 100"),
