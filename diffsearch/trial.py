@@ -24,7 +24,8 @@ from diffsearch.diffusion.sampling import sample
 from diffsearch.errors import Diverged
 from diffsearch.files import replace_file
 from diffsearch.records import BY_MACHINE, EpochRecord, Evaluation, Outcome, State
-from diffsearch.scoring.metrics import parse, score
+from diffsearch.scoring.metrics import score
+from diffsearch.space.metric_names import parse
 from diffsearch.space.settings import RunSettings, SamplingPoint, as_json
 from diffsearch.store import Lease, LeaseLost, RunFolder, Store, evaluation_key
 from diffsearch.training import checkpoint

@@ -294,7 +294,7 @@ class Study(Section):
     keep: Literal["all", "milestones", "best", "last"] = Field(
         "milestones", description="Which checkpoints stay; best: the best milestone's and the last one's."
     )
-    use: Paths = Field((), description="Your own Python files that register members.")
+    use: Paths = Field((), description="Your own files: Python that registers members, and trained classifiers.")
 
 
 SECTIONS: Mapping[str, type[Section]] = {

@@ -43,6 +43,15 @@ def test_a_row_an_evaluation(history):
     assert row["channels"] in ("16-32-64", "8-16-32") and row["sampling"] == "ancestral, EMA 2k"
 
 
+def test_a_spread_stands_beside_its_score_and_nowhere_else(history):
+    found = tables.evaluations(history)
+    columns = list(found.columns)
+    assert columns[columns.index("kd-digits") + 1] == "kd-digits_spread" and "fd-digits_spread" not in columns
+    known = found[found["kd-digits"].notna()]  # the diverged run has none
+    assert len(known) == len(found) - 1
+    np.testing.assert_allclose(known["kd-digits_spread"], known["kd-digits"] / 10)
+
+
 def test_ambiguous_axes_keep_their_path(history):
     taken = dataclasses.replace(history, axes=("model.steps", "diffusion.steps", "training.seed", "training.loss"))
     assert list(tables.axis_names(taken).values()) == ["model.steps", "diffusion.steps", "training.seed", "loss"]

@@ -22,7 +22,7 @@ def test_a_file_that_it_lacks_or_has_otherwise_is_written_as_the_driver_read_it(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "node"))
     mine = tmp_path / "mine.py"
     mine.write_text("x = 1")
-    texts = items.pack_files([mine])
+    contents = items.pack_files([mine])
     mine.unlink() if there is None else mine.write_text(there)
-    (found,) = items.at_hand([mine], texts)
+    (found,) = items.at_hand([mine], contents)
     assert found != mine and found.name == "mine.py" and found.read_text() == "x = 1"
