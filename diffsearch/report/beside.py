@@ -161,8 +161,8 @@ def _answer(cells: Sequence[Cell], table: Table, printed: Mapping[str, Any]) -> 
     def quality(group: Sequence[Cell]) -> tuple[int, int, int, int]:
         """Rows held; printed settings in common; epochs; and the first that was asked for."""
         run, sheet = group[0]
-        held = {canonical(_value(cell, table.axis)) for cell in group} & rows
-        alike = sum(canonical(_value(group[0], path)) == canonical(value) for path, value in printed.items())
+        held = {canonical(value_of(cell, table.axis)) for cell in group} & rows
+        alike = sum(canonical(value_of(group[0], path)) == canonical(value) for path, value in printed.items())
         return len(held), alike, sheet.epoch, -run.order
 
     def best(place: Callable[[Cell], dict[str, Any]]) -> list[Cell]:
@@ -192,8 +192,8 @@ def _sampling(point: SamplingPoint) -> dict[str, Any]:
     return {f"sampling.{key}": value for key, value in {**own, **named, "sampler": point.sampler.name}.items()}
 
 
-def _value(cell: Cell, path: str | None) -> Any:
-    """What an evaluation has at a path: of how it was drawn, or of its run."""
+def value_of(cell: Cell, path: str | None) -> Any:
+    """What an evaluation has at a path: of how it was drawn, or of its run; None where it has nothing there."""
     run, sheet = cell
     if path is None:
         return None
@@ -208,7 +208,7 @@ def _trained(run: RunHistory, path: str) -> Any:
 
 
 def _distinct(group: Sequence[Cell], path: str) -> tuple[Any, ...]:
-    return tuple({canonical(value): value for value in (_value(cell, path) for cell in group)}.values())
+    return tuple({canonical(value): value for value in (value_of(cell, path) for cell in group)}.values())
 
 
 def _key(row: Row) -> str:
@@ -219,7 +219,9 @@ def _key(row: Row) -> str:
 
 
 def _line(history: StudyHistory, table: Table, row: Row, group: Sequence[Cell], metric: str, mixed: bool) -> Line:
-    own = {run.key: sheet for run, sheet in reversed(group) if canonical(_value((run, sheet), table.axis)) == _key(row)}
+    own = {
+        run.key: sheet for run, sheet in reversed(group) if canonical(value_of((run, sheet), table.axis)) == _key(row)
+    }
     asked = [run for run in history.runs if run.stage == "search" and _was_to_answer(history, run, table, row)]
     if group and not mixed:
         asked = [run for run in asked if _others(run, table) == _others(group[0][0], table)]
@@ -236,7 +238,7 @@ def _was_to_answer(history: StudyHistory, run: RunHistory, table: Table, row: Ro
     if table.axis == EPOCHS:
         return row.value in history.milestones
     if table.axis.startswith("sampling."):
-        return any(canonical(_value((run, sheet), table.axis)) == _key(row) for sheet in run.evaluations)
+        return any(canonical(value_of((run, sheet), table.axis)) == _key(row) for sheet in run.evaluations)
     return canonical(_trained(run, table.axis)) == _key(row)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from diffsearch.records import StudyHistory
 from diffsearch.report import style
 from diffsearch.report.axes import axis_names, show_value
-from diffsearch.report.beside import Comparison, Line, Order, compare, repeated, stranger
+from diffsearch.report.beside import Comparison, Line, Order, compare, repeated, stranger, value_of
 from diffsearch.report.blocks import Keep, fold, lines, table
 from diffsearch.report.figures import Drawn
 from diffsearch.report.phrases import bounds_of, chance_in_words, compact, estimate, listing, number, several
@@ -30,13 +30,14 @@ _SAYS = {
 
 def published_and_measured(history: StudyHistory, published: Published, keep: Keep) -> str:
     """Each table of the report with this study's scores, what differs between the two, and what else was printed."""
-    strangers = {each.name: stranger(history, published, each) for each in published.tables}
-    own = [each for each in published.tables if not strangers[each.name]]
-    left_out = [f"{name} ({why})" for name, why in strangers.items() if why]
+    why = [(each, stranger(history, published, each)) for each in published.tables]
+    own = [each for each, reason in why if not reason]
+    left_out = [f"{each.name} ({reason})" for each, reason in why if reason]
     return lines(
         "## Published and measured",
         _opening(history, published),
         _chance(published),
+        "" if published.tables else _settings(history, published),
         *(_table(history, published, each, f"published-{place}", keep) for place, each in enumerate(own, 1)),
         f"Printed, but not about what this study runs: {listing(left_out)}." if left_out else "",
         _else(published),
@@ -55,6 +56,20 @@ def _opening(history: StudyHistory, published: Published) -> str:
         "agree and -1 where they are opposite, p that of orders that have nothing to do with each other. Two values "
         f"are told apart where our means ± standard error over seeds don't overlap{_rule(history)}.{never}"
     )
+
+
+def _settings(history: StudyHistory, published: Published) -> str:
+    """Printed settings beside the winner's, where there is no table to compare."""
+    found = winner(history)
+    if found is None or not published.settings:
+        return ""
+    ours = {path: value_of((found.run, found.sheet), path) for path in published.settings}
+    names = axis_names(history)
+    rows = [
+        [names.get(path, path), show_value(theirs), "–" if ours[path] is None else show_value(ours[path])]
+        for path, theirs in published.settings.items()
+    ]
+    return table(["", "printed", "this study's winner"], rows)
 
 
 def _rule(history: StudyHistory) -> str:

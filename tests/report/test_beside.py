@@ -348,7 +348,14 @@ claims: [{what: it is good, where: the end}]
 
 
 def test_a_report_that_prints_no_score_is_still_told(tmp_path) -> None:
-    found = section(sequential(), "title: None\nfigures: [{what: a grid, where: figure 1}]\n", tmp_path)
+    text = "title: None\nsettings: {training.loss: epsilon-l2, training.epochs: 100, sampling.steps: 10}\n"
+    found = section(sequential(), text + "figures: [{what: a grid, where: figure 1}]\n", tmp_path)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in found.splitlines() if line.startswith("| ")]
+    assert rows[2:5] == [
+        ["loss", "epsilon-l2", "mu-tilde-l2"],
+        ["training.epochs", "100", "5"],
+        ["sampling.steps", "10", "–"],
+    ]
     assert "It prints no score" in found and "a grid" in found
 
 
