@@ -7,15 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 
 from diffsearch.report import style
 
 Pixels = npt.NDArray[np.uint8]
 
 _HEAD, _LABEL, _NOTE = 8.5, 8.5, 7.5  # sizes of letters in points
-_LETTER = 0.0089  # inches a letter takes in width, a point of its size
-_LINE = 1.45  # height of a line of text, in sizes of its letters
-_LARGEST = 8  # dots a pixel at most
+_LINE = 1.6  # height of a line of text, in sizes of its letters
+_LARGEST = 16  # dots a pixel at most
+_GAP = 1 / 14  # of an image's width, between images that belong together
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +40,20 @@ def contact_sheet(rows: Sequence[Row], heads: Sequence[str] = ()) -> bytes:
     columns = max(len(row.images) for row in rows)
     _, tall, wide = next(image for row in rows for image in row.images if image is not None).shape
     dots = round(style.WIDTH * style.DPI)
-    margin = _wide(max((row.label for row in rows), key=len), _LABEL)
-    factor = max(1, min(_LARGEST, int((dots - margin) // (columns * (wide + 1)))))
-    gap = max(2, (wide * factor) // 14)
-    body = columns * (wide * factor + gap) - gap
-    width = max(dots, margin + body)  # large images make a larger picture, with larger letters in it
-    zoom = width / dots
-    tops, height = _tops(rows, tall * factor, gap, _high(_HEAD * zoom) if heads else 0, zoom)
-    lefts = [margin + column * (wide * factor + gap) for column in range(columns)]
+    margin = max(_wide(row.label) for row in rows)
+    factor = max(1, min(_LARGEST, int((dots - margin) / (columns * wide * (1 + _GAP)))))
+    tall, wide = tall * factor, wide * factor
+    gap = max(2, round(wide * _GAP))
+    across = max(gap, min((dots - margin - columns * wide) // max(1, columns - 1), wide // 3))
+    width = max(dots, margin + columns * (wide + across) - across)
+    zoom = width / dots  # large images make a larger picture, with larger letters in it
+    tops, height = _tops(rows, tall, gap, _high(_HEAD * zoom) if heads else 0, zoom)
+    lefts = [margin + column * (wide + across) for column in range(columns)]
     canvas = np.full((height, width, 3), 255, dtype=np.uint8)
     for row, top in zip(rows, tops, strict=True):
         for left, image in zip(lefts, row.images, strict=False):
             if image is not None:
-                canvas[top : top + tall * factor, left : left + wide * factor] = enlarged(rgb(image), factor)
+                canvas[top : top + tall, left : left + wide] = enlarged(rgb(image), factor)
     with style.house_style():
         figure = style.sheet(height / style.DPI, width / style.DPI)
         figure.set_layout_engine("none")
@@ -59,13 +62,13 @@ def contact_sheet(rows: Sequence[Row], heads: Sequence[str] = ()) -> bytes:
         def write(x: float, y: float, text: str, size: float, tone: str, across: str, down: str) -> None:
             figure.text(x / width, 1 - y / height, text, fontsize=size * zoom, color=tone, ha=across, va=down)
 
-        middles = [left + wide * factor / 2 for left in lefts]
+        middles = [left + wide / 2 for left in lefts]
         for x, head in zip(middles, heads, strict=False):
-            write(x, 0, head, _HEAD, style.INK, "center", "top")
+            write(x, 5 * zoom, head, _HEAD, style.INK, "center", "top")
         for row, top in zip(rows, tops, strict=True):
-            write(0, top + tall * factor / 2, row.label, _LABEL, style.INK, "left", "center")
+            write(0, top + tall / 2, row.label, _LABEL, style.INK, "left", "center")
             for x, note in zip(middles, row.notes, strict=False):
-                write(x, top + tall * factor + 5 * zoom, note, _NOTE, style.MUTED, "center", "top")
+                write(x, top + tall + 5 * zoom, note, _NOTE, style.MUTED, "center", "top")
         return style.png(figure)
 
 
@@ -79,8 +82,13 @@ def _tops(rows: Sequence[Row], tall: int, gap: int, head: int, zoom: float) -> t
     return tops, y
 
 
-def _wide(text: str, size: float) -> int:
-    return round((len(text) * size * _LETTER + 0.1) * style.DPI) if text else 0
+def _wide(text: str) -> int:
+    """Dots that a label takes, with some room after it."""
+    if not text:
+        return 0
+    letters = FontProperties(family="DejaVu Sans")
+    lines = [TextPath((0, 0), line, size=_LABEL, prop=letters) for line in text.splitlines()]
+    return round((max(line.get_extents().width for line in lines) / 72 + 0.1) * style.DPI)
 
 
 def _high(size: float) -> int:

@@ -72,7 +72,7 @@ def noising_strips(processes: Sequence[Choice], steps: int, real: Pixels) -> Dra
 
 def share(value: float) -> str:
     """0.923, 0.0041, 0: a share of one in as many letters as fit below a small image."""
-    return f"{value:.3f}" if value >= 0.1 else "0" if value < 5e-6 else f"{value:.2g}"
+    return f"{value:.3f}" if 0.1 <= value < 1 else "0" if value < 5e-6 else f"{value:.2g}"
 
 
 def tile(images: Pixels, columns: int = COLUMNS, gap: int = 0) -> Pixels:

@@ -37,8 +37,8 @@ def trajectory(plate: Plate) -> Iterator[Drawn]:
     else:
         half = len(ts) // 2
         caption += (
-            f", and below it the image that the network sees in it, x̂_0: at t = {ts[half]} "
-            f"{_levels(plate.facts['off'][half])} off the image that comes of it."
+            f", and below it the image that the network sees in it, x̂_0. At t = {ts[half]} that lies "
+            f"{number(plate.facts['off'][half])} grey levels of 255 (root mean square) off the image that comes of it."
         )
     yield Drawn("trajectory", contact_sheet(rows, [f"t = {t}" for t in ts]), f"{what}.", caption)
 
@@ -73,7 +73,7 @@ def between_classes(plate: Plate) -> Iterator[Drawn]:
     words = listing([f"{first} to {last}" for first, last in pairs])
     text = f"One latent under labels that go evenly from one class to another: {words}"
     caption = f"{text}; by {_ddim(plate)}{_guided(plate)}."
-    lined = [Row(list(row), f"{first} → {last}") for row, (first, last) in zip(rows, pairs, strict=True)]
+    lined = [Row(list(row), f"{first} →\n{last}") for row, (first, last) in zip(rows, pairs, strict=True)]
     yield Drawn("between-classes", contact_sheet(lined, _shares(rows.shape[1])), f"{text}.", caption)
 
 
@@ -90,16 +90,13 @@ def reconstruction(plate: Plate) -> Iterator[Drawn]:
             notes += [f"ᾱ {share(alpha_bar)}", f"off by {number(levels[image])}"]
         rows.append(Row(images, notes=notes))
     heads = ["real", *(head for t in facts["ts"] for head in (f"t = {t}", "back"))]
-    means = listing(
-        [
-            f"{_levels(float(np.mean(levels)))} ({number(float(np.mean(own)))} of the network's own units) from t = {t}"
-            for t, levels, own in zip(facts["ts"], facts["grey_levels"], facts["errors"], strict=True)
-        ]
-    )
+    ts = listing([str(t) for t in facts["ts"]])
+    levels, own = (_means(facts[name]) for name in ("grey_levels", "errors"))
     images_of = several(len(real), f"{facts['which']} image")
     what = f"{images_of} noised part of the way and denoised from there by {facts['sampler']}"
-    caption = f"{what}; on average they come back {means} off, root mean square over the pixels."
-    yield Drawn("reconstruction", contact_sheet(rows, heads), f"{what}; off by {means}.", caption)
+    off = f"from t = {ts} they come back {levels} grey levels of 255 off on average"
+    caption = f"{what}: {off} ({own} in the network's own units), root mean square over the pixels."
+    yield Drawn("reconstruction", contact_sheet(rows, heads), f"{what}; {off}.", caption)
 
 
 def neighbours(plate: Plate) -> Iterator[Drawn]:
@@ -114,14 +111,15 @@ def neighbours(plate: Plate) -> Iterator[Drawn]:
             f"The best {len(facts['picked'])} of {drawn}, picked by the {judge} to the nearest of {facts['unseen']:,}"
         )
         text = f"{what} real images that weren't trained on"
-        caption = f"{text} (below each); below that, the nearest of {trained} and the distance to it."
+        caption = f"{text}, best first; below each the nearest of {trained}, under both the distance."
         yield Drawn("best-of", contact_sheet(_pairs(plate, "picked", "to_real")), f"{text}.", caption)
     what = f"The {len(facts['suspects'])} of {drawn} that lie nearest to one of {trained}, by the {judge}"
     caption = f"{what}, above that image; "
     if "memorised" in facts:
         caption += (
             f"{100 * facts['memorised']:.0f} % of all draws lie nearer to one than half of the unseen real images do "
-            f"({number(facts['usual'])}): about 50 % where draws are as new as those, near 100 % where they are copies."
+            f"({number(facts['usual'])}): about 50 % where draws are as new as those, near 100 % where they are "
+            "copies, near 0 % where they are like no real image."
         )
     else:
         caption += "there are no unseen real images here to say how near is too near."
@@ -154,8 +152,8 @@ def _guided(plate: Plate) -> str:
     return f", guidance w {number(plate.facts['guidance'])}" if plate.facts["guidance"] else ""
 
 
-def _levels(error: float) -> str:
-    return f"{number(error)} grey levels of 255"
+def _means(rows: list[list[float]]) -> str:
+    return listing([number(float(np.mean(row))) for row in rows])
 
 
 def _shares(count: int) -> list[str]:

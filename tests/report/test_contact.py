@@ -23,8 +23,8 @@ def test_every_pixel_is_a_square_of_its_own_colour() -> None:
     sheet = picture(contact_sheet([Row([image])]))
     inner = np.argwhere((sheet != 255).any(2))
     (top, left), (bottom, right) = inner.min(0), inner.max(0) + 1
-    assert (bottom - top, right - left) == (5 * 8, 4 * 8)
-    expected = image.transpose(1, 2, 0).repeat(8, axis=0).repeat(8, axis=1)
+    assert (bottom - top, right - left) == (5 * 16, 4 * 16)
+    expected = image.transpose(1, 2, 0).repeat(16, axis=0).repeat(16, axis=1)
     np.testing.assert_array_equal(sheet[top:bottom, left:right], expected)
 
 
