@@ -24,6 +24,7 @@ from diffsearch.report import sittings
 from diffsearch.report.sittings import Plate
 from diffsearch.scoring import metrics
 from diffsearch.scoring.features import Extractor
+from diffsearch.space.metric_names import parse
 from diffsearch.space.settings import canonical
 from diffsearch.store import Store
 from diffsearch.training.checkpoint import Checkpoint, header
@@ -89,16 +90,16 @@ def _lacking(data: ImageData | None, trouble: str) -> tuple[str, ...]:
 def _extractor(objective: str) -> tuple[Extractor | None, str]:
     """The objective's extractor, or why it can't be had."""
     try:
-        return metrics.extractor_of(metrics.parse(objective)), ""
+        return metrics.extractor_of(parse(objective)), ""
     except MetricError as error:
         return None, str(error)
 
 
 def _real(objective: str, data: ImageData, references: Path, extractor: Extractor) -> sittings.Real:
     """Real images by their features; the unseen ones are those that the study's scores were measured against."""
-    name = metrics.parse(objective)
-    unseen = metrics.reference_for(name, data, references).features if name.reference == "test" else None
-    return sittings.Real(data.train, unseen, extractor)
+    name = parse(objective)
+    against = metrics.reference_for(name, data, references) if name.reference == "test" else None
+    return sittings.Real(data.train, None if against is None else against.features, extractor)
 
 
 # --- the file -----------------------------------------------------------------------------------------------------
