@@ -88,7 +88,8 @@ def test_what_applies_is_shown_with_a_caption_of_its_numbers(report) -> None:
     assert len(captions) == len(UNCONDITIONAL)
     assert "by ancestral (2 network calls each)" in text and "The best 16 of" in text and "picked" in text
     assert re.search(r"0\.\d+ and 0\.\d+ of the arc's norm", text)
-    assert re.search(r"4 training images noised part of the way .* grey levels of 255 \([\d.]+ .* from t = 1 off", text)
+    back = r"from t = 1 they come back [\d.]+ grey levels of 255 off on average \([\d.]+ in the network's own units\)"
+    assert re.search(r"4 training images noised part of the way .*: " + back, text)
 
 
 def test_a_report_made_again_draws_nothing_and_is_the_same(studied, report, tmp_path) -> None:
