@@ -238,7 +238,8 @@ def _context(axes: Any, history: StudyHistory, found: Sequence[Any], paint: Mapp
         return
     values = [c.summary.mean for c in found]
     across = blended_transform_factory(axes.transData, axes.transAxes)
-    for value, word, side in ((bounds.floor, "real images", "left"), (bounds.ceiling, "pure noise", "right")):
+    low, high = sorted([(bounds.floor, "real images"), (bounds.ceiling, "pure noise")])
+    for (value, word), side in ((low, "left"), (high, "right")):
         axes.axvline(value, color=style.INK, linewidth=1.2)
         axes.text(value, 1.08, f"{word} {number(value)}", transform=across, ha=side, va="bottom", fontsize=8.5,
                   color=style.MUTED)  # fmt: skip

@@ -15,6 +15,7 @@ from PIL import Image
 from diffsearch.errors import DataError
 from diffsearch.records import Outcome, RunHistory, State
 from diffsearch.report.markdown import Pictures, write
+from diffsearch.report.phrases import plus_minus
 from diffsearch.space.settings import Choice
 
 SECTIONS = [
@@ -65,6 +66,17 @@ def test_the_same_history_gives_the_same_bytes(whole, tmp_path):
     history, pictures, folder, _ = whole
     write([history], tmp_path, pictures=pictures)
     assert files_of(tmp_path) == files_of(folder)
+
+
+def test_the_evaluations_show_each_score_with_its_spread(whole):
+    history, _, _, path = whole
+    section = path.read_text().partition("## All evaluations")[2].partition("\n## ")[0]
+    scores = [sheet.scores["kd-digits"] for run in history.runs for sheet in run.evaluations if len(sheet.scores) == 2]
+    assert "± is the standard deviation over subsets" in section
+    for score in scores:
+        assert f"{plus_minus(score.value, score.spread)} |" in section
+    fd = re.findall(r"EMA \S+ +\| +([\d.,]+) \|", section)
+    assert len(fd) == len(scores) + 1, "the Fréchet distance has no spread"
 
 
 def test_every_table_lines_up_as_plain_text(whole):
