@@ -78,7 +78,7 @@ def read(networks: Networks, said: Said, count: int) -> Asked:
     Raises:
         DiffsearchError: a control is empty, the sampler is unknown, or the checkpoint isn't kept.
     """
-    run = networks.run(said.run or "")
+    run = networks.run(said.run)
     if said.epoch is None and not networks.kept(run):
         reason = run.outcome.reason or str(run.outcome.state)
         raise DiffsearchError(f"run {run.key[:6]} keeps no checkpoint ({reason}): choose another run.")
@@ -102,7 +102,7 @@ def beside(networks: Networks, asked: Asked, key: str | None, epoch: int | None)
         DiffsearchError: as `read`.
     """
     point = asked.wish.point
-    run = networks.run(key or "")
+    run = networks.run(key)
     said = Said(
         run.key,
         epoch,

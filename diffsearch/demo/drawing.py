@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffsearch.demo.networks import Network
 from diffsearch.diffusion import Denoiser
-from diffsearch.diffusion.journeys import DDIM, interpolation, trajectory
+from diffsearch.diffusion.journeys import interpolation, trajectory
 from diffsearch.diffusion.sampling import starting_noise
 from diffsearch.diffusion.schedule import timesteps
 from diffsearch.errors import DiffsearchError
@@ -84,7 +84,11 @@ def watch(network: Network, wish: Wish, heard: Heard | None = None) -> Drawn:
 def between(
     network: Network, wish: Wish, other_seed: int, frames: int, heard: Heard | None = None
 ) -> tuple[Tensor, Cost]:
-    """The wish's images, those of another seed, and on the great arc between their latents the images of DDIM.
+    """The wish's images as DDIM draws them, those of another seed, and those of latents on the great arc between.
+
+    Args:
+        wish: its sampler is not asked.
+        frames: images in a row, both ends among them.
 
     Returns:
         (count, frames, C, H, W) uint8: in each row the first image is the wish's, the last the other seed's.
@@ -105,11 +109,6 @@ def between(
         drawn.append(interpolation(denoiser, start[index], end[index], frames, wish.point.steps))
     images = _finite(network, torch.stack(drawn))
     return images, meter.cost(wish.count * frames, calls_each=wish.count, device=network.device)
-
-
-def arc(point: SamplingPoint) -> SamplingPoint:
-    """How `between` samples: the point's steps, track and guidance, by DDIM without noise."""
-    return replace(point, sampler=DDIM)
 
 
 def columns(classes: tuple[str, ...], wish: Wish) -> int:

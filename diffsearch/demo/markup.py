@@ -10,15 +10,16 @@ from torch import Tensor
 
 from diffsearch.demo.drawing import Cost, Drawn
 from diffsearch.demo.networks import Networks
-from diffsearch.records import Evaluation, RunHistory
+from diffsearch.records import Evaluation, RunHistory, Score
 from diffsearch.report import phrases
-from diffsearch.report.style import FAINT, MUTED, PALETTE
+from diffsearch.report.style import FAINT, PALETTE
 from diffsearch.trial import png_grid
 
 KEY = 6  # letters of a run key that the page shows
 HASH = 8  # and of an extractor's hash
 WIDE = 640  # CSS pixels that a grid is enlarged to, at most, by a whole factor
 FRAME = 84  # and one image of a strip
+MEASURED = ("score", "samples", "extractor")
 
 CSS = f"""
 .gradio-container {{ max-width: 1180px !important; }}
@@ -26,23 +27,25 @@ footer {{ display: none !important; }}
 .ds {{ line-height: 1.45; }}
 .ds img {{ image-rendering: pixelated; max-width: 100%; height: auto; display: block; border-radius: 2px; }}
 .ds figure {{ margin: 0; }}
-.ds figcaption, .ds .aside {{ color: {MUTED}; font-size: 0.86em; font-variant-numeric: tabular-nums; }}
+.ds figcaption, .ds .aside {{ opacity: 0.75; font-size: 0.86em; font-variant-numeric: tabular-nums; }}
 .ds .strip {{ display: flex; flex-wrap: wrap; gap: 6px; }}
 .ds .strip figcaption {{ text-align: center; }}
 .ds .pair {{ display: flex; flex-wrap: wrap; gap: 24px; }}
 .ds .pair > figure {{ flex: 1 1 260px; }}
+.ds .tight {{ width: fit-content; max-width: 100%; }}
+.ds .ends {{ display: flex; justify-content: space-between; }}
 .ds .rows {{ overflow-x: auto; }}
 .ds table, .ds th, .ds td {{ border: 0 !important; }}
 .ds table {{ border-collapse: collapse; margin: 6px 0; font-size: 0.9em; font-variant-numeric: tabular-nums; }}
-.ds th, .ds td {{ text-align: left; padding: 3px 18px 3px 0 !important; vertical-align: top; white-space: nowrap; }}
+.ds th, .ds td {{ text-align: left; padding: 3px 14px 3px 0 !important; vertical-align: top; white-space: nowrap; }}
 .ds tr {{ border: 0 !important; border-bottom: 1px solid {FAINT}66 !important; }}
-.ds th {{ color: {MUTED}; font-weight: 400 !important; }}
-.ds td:nth-child(2) {{ white-space: normal; }}
+.ds th {{ opacity: 0.75; font-weight: 400 !important; }}
+.ds td:last-child {{ white-space: normal; min-width: 10em; }}
 .ds h1 {{ font-size: 1.35em; margin: 0; }}
 .ds h2 {{ font-size: 1.05em; margin: 0 0 2px 0; }}
 .ds p {{ margin: 0 0 2px 0; }}
 .ds .wrong {{ border-left: 4px solid {PALETTE[1]}; padding: 6px 12px; white-space: pre-wrap; }}
-.dark .ds figcaption, .dark .ds .aside, .dark .ds th {{ color: {FAINT}; }}
+#run input, #other-run input {{ padding-right: 2em; text-overflow: ellipsis; }}
 """
 
 
@@ -72,7 +75,7 @@ def card(networks: Networks, run: RunHistory) -> str:
     settings = run.settings
     kept = ", ".join(map(str, networks.kept(run))) or "none, so it can't be drawn from"
     facts = [str(settings.model), f"T {settings.steps}", str(settings.noise_process), settings.training.loss]
-    facts += [f"training seed {settings.seed}", str(run.outcome.state), f"checkpoints kept: {kept}"]
+    facts += [f"training seed {settings.seed}", str(run.outcome.state), f"checkpoints kept, by epochs: {kept}"]
     reason = wrong(run.outcome.reason) if run.outcome.reason else ""
     return _div(f"<p class='aside'>{escape(' · '.join(facts))}</p>{reason}")
 
@@ -85,23 +88,33 @@ def scores_of(networks: Networks, run: RunHistory) -> str:
         return _div(f"{heading}<p>No score yet.</p>")
     samples = sorted({sheet.samples for sheet in run.evaluations})
     bounds = "".join(f"<p>{escape(phrases.bounds_text(history, history.objective, n))}.</p>" for n in samples)
-    table = _scores_table([(run, sheet) for sheet in run.evaluations])
+    rows = [
+        [str(sheet.epoch), str(sheet.sampling), name, *_measured(score)]
+        for sheet in run.evaluations
+        for name, score in sheet.scores.items()
+    ]
+    table = _table(["epoch", "sampled by", "metric", *MEASURED], rows)
     return _div(f"{heading}{table}<div class='aside'>{bounds}</div>")
 
 
 def scores(networks: Networks) -> str:
     """The best evaluation of each run, in the order of the list of runs."""
-    rows = [(run, best) for run in networks.runs if (best := networks.best(run)) is not None]
-    history = networks.history
+    history, rows = networks.history, []
+    for run in networks.runs:
+        best = networks.best(run)
+        if best is not None:
+            measured = _measured(best.scores[history.objective])
+            at = [str(best.epoch), str(best.sampling), run.key[:KEY], phrases.settings_text(history, run)]
+            rows.append([*measured, *at])
     without = len(networks.runs) - len(rows)
     said = "Only scores on one number of samples, by one extractor, can be compared."
     said += f" {phrases.several(without, 'run')} without a score." if without else ""
-    names = {run.key: phrases.settings_text(history, run) for run, _ in rows}
-    return _div(f"<h2>Each run at its best</h2>{_scores_table(rows, names)}<p class='aside'>{said}</p>")
+    table = _table([history.objective, *MEASURED[1:], "epoch", "sampled by", "run", "settings"], rows)
+    return _div(f"<h2>Each run at its best</h2>{table}<p class='aside'>{said}</p>")
 
 
 def cost(spent: Cost) -> str:
-    """`32 images × 15 network calls = 480, in 0.4 s on cpu`."""
+    """`32 images × 15 network calls each, 480 in all; 0.4 s on cpu`."""
     calls = f"{spent.images:,} images × {phrases.several(spent.network_calls, 'network call')} each"
     return f"{calls}, {spent.images * spent.network_calls:,} in all; {phrases.duration(spent.wall_s)} on {spent.device}"
 
@@ -126,23 +139,8 @@ def wrong(words: str) -> str:
     return _div(f"<div class='wrong' role='alert'>{escape(words)}</div>")
 
 
-def _scores_table(rows: Iterable[tuple[RunHistory, Evaluation]], names: dict[str, str] | None = None) -> str:
-    """One row a metric of each evaluation; `names` (run key → settings) puts the run first."""
-    head = [*(["run", "settings"] if names else []), "epoch", "sampled by", "metric", "score", "samples", "extractor"]
-    body = [
-        [
-            *([run.key[:KEY], names[run.key]] if names else []),
-            str(sheet.epoch),
-            str(sheet.sampling),
-            name,
-            phrases.number(score.value),
-            f"{score.samples:,}",
-            score.extractor[:HASH],
-        ]
-        for run, sheet in rows
-        for name, score in sheet.scores.items()
-    ]
-    return _table(head, body)
+def _measured(score: Score) -> list[str]:
+    return [phrases.number(score.value), f"{score.samples:,}", score.extractor[:HASH]]
 
 
 def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
@@ -178,7 +176,8 @@ def rows_between(images: Tensor, seed: int, other: int) -> str:
     """(rows, frames, C, H, W) uint8 as a grid, the two seeds named at its ends."""
     frames = images.shape[1]
     picture = _img(images.flatten(0, 1), frames, WIDE, f"From seed {seed} on the left to seed {other} on the right.")
-    return _div(f"<figure>{picture}<figcaption>← seed {seed} · seed {other} →</figcaption></figure>")
+    ends = f"<figcaption class='ends'><span>seed {seed}</span><span>seed {other}</span></figcaption>"
+    return _div(f"<figure class='tight'>{picture}{ends}</figure>")
 
 
 def pair(shown: Sequence[tuple[Drawn, str, str]]) -> str:

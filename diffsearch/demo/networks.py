@@ -55,10 +55,11 @@ class Networks:
         if not self.runs:
             raise StoreError(f"study '{self.name}' has no run yet: `diffsearch run` it first.")
 
-    def run(self, key: str) -> RunHistory:
+    def run(self, key: str | None) -> RunHistory:
+        """The run of that key; raises StoreError where none is chosen or it is gone."""
         found = next((run for run in self.runs if run.key == key), None)
         if found is None:
-            raise StoreError(f"study '{self.name}' has no run {key[:6] or 'without a key'}. Load the page again.")
+            raise StoreError(f"study '{self.name}' has no run {key[:6]}." if key else "choose a run.")
         return found
 
     def kept(self, run: RunHistory) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ system's, pictures lie in the page, and gradio's own statistics are off.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any
 
@@ -18,8 +18,10 @@ from diffsearch.demo import controls, drawing, markup
 from diffsearch.demo.controls import Asked, Said
 from diffsearch.demo.drawing import Cost, Drawn, Heard
 from diffsearch.demo.networks import Networks
+from diffsearch.diffusion.journeys import DDIM
 from diffsearch.errors import DiffsearchError
 from diffsearch.report.style import PALETTE
+from diffsearch.space.members import spelled
 
 LETTERS, DIGITS = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")
 MOST_IMAGES, MOST_ROWS, MOST_FRAMES = 128, 8, 16
@@ -80,17 +82,16 @@ def build(networks: Networks) -> gr.Blocks:
                     of_run = gr.HTML()
                     of_all = gr.HTML()
 
+        @_in_words(*[gr.skip()] * 3)
         def look() -> Answer:
             networks.look()
             runs = gr.update(choices=_runs(networks))
             return markup.title(networks), runs, runs, markup.scores(networks)
 
-        def follow(key: str) -> Answer:
+        @_in_words("", *(gr.skip() for _ in chosen.of_run))
+        def follow(key: str | None) -> Answer:
             found = networks.run(key)
-            try:
-                offered = controls.offered(networks, found)
-            except DiffsearchError as error:
-                return markup.wrong(str(error)), markup.scores_of(networks, found), *(gr.skip() for _ in chosen.of_run)
+            offered = controls.offered(networks, found)
             settings = (gr.update(**offered[name]) for name in chosen.of_run)
             return markup.card(networks, found), markup.scores_of(networks, found), *settings
 
@@ -141,9 +142,10 @@ def _draw_tab(networks: Networks, chosen: _Controls) -> None:
     kept = gr.State()
     grid = gr.HTML(elem_id="grid")
     with gr.Column(visible=False) as way:
-        moment = gr.Slider(0, 1, step=1, label="On the way: noise left, images right", buttons=[], elem_id="moment")
-        shown = gr.Radio([X_T, X_0], value=X_T, label="Shown", elem_id="shown")
-        which = gr.Slider(1, 2, value=1, step=1, label="One image alone, by its number", buttons=[], elem_id="which")
+        with gr.Row():
+            moment = gr.Slider(0, 1, step=1, label="The way, from noise to images", buttons=[], elem_id="moment")
+            which = gr.Slider(1, 2, value=1, step=1, label="One image alone, by number", buttons=[], elem_id="which")
+        shown = gr.Radio([X_T, X_0], value=X_T, show_label=False, container=False, elem_id="shown")
         strip = gr.HTML(elem_id="strip")
 
     @_in_words(None, "", gr.skip(), gr.skip(), gr.skip(), "", gr.update(visible=False))
@@ -187,10 +189,10 @@ def _between_tab(networks: Networks, chosen: _Controls) -> None:
     @_in_words("")
     def draw(progress: gr.Progress = PROGRESS, *values: Any) -> Answer:
         end, count, across, *rest = values
-        asked = controls.read(networks, Said(*rest), count)
+        asked = controls.read(networks, replace(Said(*rest), sampler=spelled(DDIM)), count)
         end = controls.given(end, "the other seed, a whole number")
         images, spent = drawing.between(asked.network, asked.wish, end, across, _heard(progress, asked))
-        how = "Along the great arc between the two seeds' noise; sampled by ddim, which adds none on the way."
+        how = "Latents on the great arc between those of the two seeds; always by ddim, which adds no noise on the way."
         return _told(asked, spent, how), markup.rows_between(images, asked.wish.seed, end)
 
     go.click(draw, [other, rows, frames, *chosen.said], [said, picture], show_progress_on=said, **INSIDE)
@@ -201,13 +203,14 @@ def _two_runs_tab(networks: Networks, chosen: _Controls, second: str, page: gr.B
     run = gr.Dropdown(_runs(networks), value=second, label="The other run", elem_id="other-run")
     with gr.Row():
         epoch = gr.Dropdown(label="Its checkpoint (epochs)", elem_id="other-epoch")
-        count = gr.Slider(1, MOST_IMAGES, value=32, step=1, label="Images of each", buttons=[], elem_id="count-two")
+        count = gr.Slider(1, MOST_IMAGES, value=32, step=1, label="Images", buttons=[], elem_id="count-two")
         go = gr.Button("Draw both", variant="primary", elem_id="draw-two")
     said = gr.HTML(elem_id="said-two")
     picture = gr.HTML(elem_id="two")
 
-    def of_run(key: str) -> Any:
-        return gr.update(**controls.checkpoints(networks, networks.run(key)))
+    @_in_words(gr.skip())
+    def of_run(key: str | None) -> Answer:
+        return "", gr.update(**controls.checkpoints(networks, networks.run(key)))
 
     @_in_words("")
     def draw(progress: gr.Progress = PROGRESS, *values: Any) -> Answer:
@@ -220,7 +223,7 @@ def _two_runs_tab(networks: Networks, chosen: _Controls, second: str, page: gr.B
         same = "Both from the same noise, by the same sampler and class."
         return markup.told(same), markup.pair(list(zip(drawn, names, more, strict=True)))
 
-    gr.on([page.load, run.change], of_run, run, epoch, **AT_ONCE)
+    gr.on([page.load, run.change], of_run, run, [said, epoch], **AT_ONCE)
     go.click(draw, [run, epoch, count, *chosen.said], [said, picture], show_progress_on=said, **INSIDE)
     return run
 
@@ -243,8 +246,7 @@ def _in_words(*blank: Any) -> Callable[[Callable[..., Answer]], Callable[..., An
 
 def _told(asked: Asked, spent: Cost, *more: str) -> str:
     """What was drawn, what it cost, and how images drawn just so scored."""
-    scored = () if more else (markup.score_of(asked.scored),)
-    return markup.told(f"{asked.words()}.", f"{markup.cost(spent)}.", *scored, *more)
+    return markup.told(f"{asked.words()}.", f"{markup.cost(spent)}.", *(more or [markup.score_of(asked.scored)]))
 
 
 def _heard(progress: gr.Progress, asked: Asked) -> Heard:

@@ -65,7 +65,7 @@ def test_a_run_without_a_checkpoint_says_so_everywhere(networks: Networks) -> No
     run = of_loss(networks, LOST)
     asked = said(networks, LOST)
     assert asked.epoch is None and markup.run_label(networks, run).endswith("no checkpoint kept")
-    assert "checkpoints kept: none" in markup.card(networks, run)
+    assert "checkpoints kept, by epochs: none" in markup.card(networks, run)
     with pytest.raises(DiffsearchError, match="keeps no checkpoint"):
         controls.read(networks, asked, 8)
 

@@ -70,16 +70,16 @@ def test_a_network_of_means_shows_no_image_behind_the_noise(networks: Networks) 
 
 
 def test_between_two_seeds_the_ends_are_their_own_images(networks: Networks) -> None:
-    network, point = network_of(networks), SamplingPoint(Choice("ancestral"), 3, 0)
+    network, point = network_of(networks), SamplingPoint(Choice("ddim"), 3, 0)
     images, cost = drawing.between(network, Wish(point, 2, 2), other_seed=7, frames=5)
     assert images.shape == (2, 5, 1, 28, 28) and cost.images == 10 and cost.network_calls == 3
     for end, seed in ((0, 2), (-1, 7)):
-        alone = exported.draw(network.denoiser, network.normalization, (1, 28, 28), drawing.arc(point), 2, seed, CPU)
+        alone = exported.draw(network.denoiser, network.normalization, (1, 28, 28), point, 2, seed, CPU)
         np.testing.assert_allclose(images[:, end].int(), alone.int(), atol=1)  # another batch size, other rounding
 
 
 def test_between_two_seeds_needs_an_estimate_of_the_image(networks: Networks) -> None:
-    wish = Wish(SamplingPoint(Choice("ancestral"), None, 0), 0, 1)
+    wish = Wish(SamplingPoint(Choice("ddim"), None, 0), 0, 1)
     with pytest.raises(DiffsearchError, match="gives none"):
         drawing.between(network_of(networks, "mu-tilde-l2"), wish, 1, 3)
 

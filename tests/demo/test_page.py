@@ -175,7 +175,7 @@ def test_two_runs_stand_side_by_side(page: Browser, networks: Networks) -> None:
 def test_a_run_without_a_checkpoint_is_refused_in_words(page: Browser, networks: Networks) -> None:
     lost = of_loss(networks, LOST)
     page.choose("#run", lost.key[:6])
-    page.read("#card", "checkpoints kept: none")
+    page.read("#card", "by epochs: none")
     page.tab("Draw")
     page.click("#draw")
     told = page.read("#said", "keeps no checkpoint")
@@ -199,7 +199,7 @@ def test_between_two_seeds_on_a_narrow_window(page: Browser, networks: Networks)
     page.driver.set_window_size(500, 1000)
     page.choose("#run", of_loss(networks, "x0-l2").key[:6])
     page.click("#draw-between")
-    page.read("#between", "seed 0 · seed 1")
+    page.read("#between", r"seed 0\s+seed 1")
     overflow = page.driver.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
     assert overflow <= 0
     with Image.open(io.BytesIO(picture(page, "#between"))) as grid:
