@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from diffsearch.demo.drawing import EACH, NONE, Wish
+from diffsearch.demo.drawing import EACH, NONE, SHARES, Wish
 from diffsearch.demo.networks import Network, Networks
 from diffsearch.errors import DiffsearchError
 from diffsearch.records import Evaluation, RunHistory
 from diffsearch.registry import sampler as samplers
-from diffsearch.space.axes import default_track
+from diffsearch.space.axes import GUIDANCE, Taught, default_track, refusal
 from diffsearch.space.members import read_choice, spelled
 from diffsearch.space.settings import Choice, SamplingPoint, show_count
 
@@ -40,7 +40,8 @@ class Asked:
     scored: Evaluation | None  # what was measured of just such images
 
     def words(self) -> str:
-        return f"run {self.run.key[:6]}, epoch {self.epoch}, {self.wish.point}, seed {self.wish.seed}"
+        told = f", class {self.wish.label}" if self.network.classes else ""
+        return f"run {self.run.key[:6]}, epoch {self.epoch}, {self.wish.point}{told}, seed {self.wish.seed}"
 
 
 def offered(networks: Networks, run: RunHistory) -> dict[str, dict[str, Any]]:
@@ -55,13 +56,14 @@ def offered(networks: Networks, run: RunHistory) -> dict[str, dict[str, Any]]:
     epochs = checkpoints(networks, run)
     epoch = epochs["value"]
     classes = networks.read(run.key, epoch, 0).classes if epoch else ()
+    told = [SHARES, EACH, *classes, *([NONE] if run.settings.training.label_dropout else [])]
     names = {*samplers.names(), *(spelled(sheet.sampling.sampler) for sheet in run.evaluations)}
     return {
         "epoch": epochs,
         "ema": {"choices": [(show_count(track) if track else "raw", track) for track in tracks], "value": point.ema},
         "sampler": {"choices": sorted(names), "value": spelled(point.sampler)},
         "steps": {"maximum": steps, "value": point.steps or steps},
-        "label": {"choices": [EACH, *classes, NONE], "value": EACH, "visible": bool(classes)},
+        "label": {"choices": told, "value": SHARES, "visible": bool(classes)},
         "weight": {"value": point.guidance, "visible": bool(classes)},
     }
 
@@ -90,9 +92,15 @@ def read(networks: Networks, said: Said, count: int) -> Asked:
         ema=ema,
         guidance=said.weight or 0.0,
     )
+    refused = refusal(Taught.by(run.settings), point)
+    if refused is not None and refused.path == GUIDANCE:
+        raise DiffsearchError(
+            f"guidance of weight {point.guidance:g} can't be had of run {run.key[:6]}: {refused.why}."
+        )
     network = networks.read(run.key, epoch, ema)
-    wish = Wish(point, seed, count, said.label or EACH)
-    return Asked(run, epoch, network, wish, networks.scored(run, epoch, point))
+    wish = Wish(point, seed, count, said.label or SHARES)
+    as_scored = wish.label == SHARES or not network.classes
+    return Asked(run, epoch, network, wish, networks.scored(run, epoch, point) if as_scored else None)
 
 
 def beside(networks: Networks, asked: Asked, key: str | None, epoch: int | None) -> Asked:

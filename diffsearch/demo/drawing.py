@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffsearch.demo.networks import Network
 from diffsearch.diffusion import Denoiser
+from diffsearch.diffusion.guidance import balanced, one_hot
 from diffsearch.diffusion.journeys import interpolation, trajectory
 from diffsearch.diffusion.sampling import starting_noise
 from diffsearch.diffusion.schedule import timesteps
@@ -19,9 +20,9 @@ from diffsearch.registry import suggest
 from diffsearch.space.settings import SamplingPoint
 
 FRAMES = 16  # moments of a trajectory that are kept, at most
-EACH, NONE = "each in turn", "no class"
+SHARES, EACH, NONE = "as in the training set", "each in turn", "no class"
 
-Heard = Callable[[int], None]  # told the step t at each call of the network
+Heard = Callable[[int], None]  # told at each call of the network how many there were
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Wish:
     point: SamplingPoint
     seed: int
     count: int
-    label: str = EACH  # a class, or EACH or NONE; means nothing to a network that takes no labels
+    label: str = SHARES  # a class, SHARES, EACH or NONE; means nothing to a network that takes no labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +68,8 @@ def watch(network: Network, wish: Wish, heard: Heard | None = None) -> Drawn:
         DiffsearchError: the sampler doesn't fit the network, no such class, or its images aren't finite.
     """
     meter = _Meter(network.denoiser, heard)
-    rows = labels(network.classes, wish.label, wish.count)
-    denoiser = _conditioned(meter.denoiser, rows, wish.point.guidance, network.device)
+    rows = labels(network, wish.label, wish.count)
+    denoiser = _conditioned(meter.denoiser, rows, wish.point.guidance)
     shape = (wish.count, *network.image_shape)
     point, shown = wish.point, _shown(network.denoiser, wish.point.steps)
     way = trajectory(denoiser, point.sampler, point.steps, shape, wish.seed, network.device, shown)
@@ -101,11 +102,11 @@ def between(
     start, end = (
         starting_noise(network.denoiser, shape, seed)[0].to(network.device) for seed in (wish.seed, other_seed)
     )
-    rows = labels(network.classes, wish.label, wish.count)
+    rows = labels(network, wish.label, wish.count)
     drawn = []
     for index in range(wish.count):
         row = None if rows is None else rows[index].expand(frames, -1)
-        denoiser = _conditioned(meter.denoiser, row, wish.point.guidance, network.device)
+        denoiser = _conditioned(meter.denoiser, row, wish.point.guidance)
         drawn.append(interpolation(denoiser, start[index], end[index], frames, wish.point.steps))
     images = _finite(network, torch.stack(drawn))
     return images, meter.cost(wish.count * frames, calls_each=wish.count, device=network.device)
@@ -118,24 +119,26 @@ def columns(classes: tuple[str, ...], wish: Wish) -> int:
     return min(wish.count, 8 if wish.count <= 32 else 16)
 
 
-def labels(classes: tuple[str, ...], chosen: str, count: int) -> Tensor | None:
-    """(count, classes) float32 one-hot rows, of zeros for NONE; None where the network takes no labels.
+def labels(network: Network, chosen: str, count: int) -> Tensor | None:
+    """(count, K) label rows on the network's device, of zeros for NONE; None where it takes no labels.
 
     Raises:
         DiffsearchError: no such class.
     """
-    if not classes:
+    classes, shares = network.classes, network.denoiser.class_shares
+    if shares is None:
         return None
-    if chosen == NONE:
-        return torch.zeros(count, len(classes))
+    if chosen in (SHARES, NONE):
+        rows = balanced(0, count, shares)
+        return (rows if chosen == SHARES else torch.zeros_like(rows)).to(network.device)
     if chosen != EACH and chosen not in classes:
         raise DiffsearchError(f"unknown class '{chosen}'. {suggest(chosen, classes)}")
     which = torch.arange(count) % len(classes) if chosen == EACH else torch.full((count,), classes.index(chosen))
-    return torch.eye(len(classes))[which]
+    return one_hot(which, len(classes)).to(network.device)
 
 
-def _conditioned(denoiser: Denoiser, rows: Tensor | None, weight: float, device: torch.device) -> Denoiser:
-    return denoiser if rows is None else denoiser.given(rows.to(device), weight)
+def _conditioned(denoiser: Denoiser, rows: Tensor | None, weight: float) -> Denoiser:
+    return denoiser if rows is None else denoiser.given(rows, weight)
 
 
 def _shown(denoiser: Denoiser, steps: int | None) -> tuple[int, ...]:
@@ -164,7 +167,7 @@ class _Meter:
     def _call(self, x_t: Tensor, t: Tensor, *labels: Tensor) -> Tensor:
         self._calls += 1
         if self._heard is not None:
-            self._heard(int(t[0]))
+            self._heard(self._calls)
         return self._network(x_t, t, *labels)
 
     def cost(self, images: int, calls_each: int, device: torch.device) -> Cost:

@@ -191,7 +191,7 @@ def _between_tab(networks: Networks, chosen: _Controls) -> None:
         end, count, across, *rest = values
         asked = controls.read(networks, replace(Said(*rest), sampler=spelled(DDIM)), count)
         end = controls.given(end, "the other seed, a whole number")
-        images, spent = drawing.between(asked.network, asked.wish, end, across, _heard(progress, asked))
+        images, spent = drawing.between(asked.network, asked.wish, end, across, _heard(progress, asked, count))
         how = "Latents on the great arc between those of the two seeds; always by ddim, which adds no noise on the way."
         return _told(asked, spent, how), markup.rows_between(images, asked.wish.seed, end)
 
@@ -249,7 +249,8 @@ def _told(asked: Asked, spent: Cost, *more: str) -> str:
     return markup.told(f"{asked.words()}.", f"{markup.cost(spent)}.", *(more or [markup.score_of(asked.scored)]))
 
 
-def _heard(progress: gr.Progress, asked: Asked) -> Heard:
-    """Moves the bar to where the sampler is in 0..T."""
-    steps = asked.run.settings.steps
-    return lambda t: progress((steps - t, steps), desc=f"t = {t}", unit="steps")
+def _heard(progress: gr.Progress, asked: Asked, batches: int = 1) -> Heard:
+    """Moves the bar with the calls of the network, of which guidance takes two a step."""
+    point = asked.wish.point
+    calls = (point.steps or asked.run.settings.steps) * (2 if point.guidance else 1) * batches
+    return lambda call: progress((min(call, calls), calls), unit="network calls")

@@ -1,4 +1,4 @@
-"""A small study of three networks, one of which keeps no checkpoint."""
+"""A small study of three networks, one of which takes classes and one of which keeps no checkpoint."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tests.conftest import Laboratory
 
 CHANGES = {
     "training.loss": ["x0-l2", "mu-tilde-l2", "v-l2"],
+    "training.conditioning": {"values": ["class"], "when": {"training.loss": "mu-tilde-l2"}},
     "training.epochs": 1,
     "training.learning_rate": 3e-3,
     "diffusion.steps": 4,

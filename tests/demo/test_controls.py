@@ -8,6 +8,7 @@ import pytest
 
 from diffsearch.demo import controls, markup
 from diffsearch.demo.controls import Said
+from diffsearch.demo.drawing import EACH, NONE, SHARES
 from diffsearch.demo.networks import Networks
 from diffsearch.errors import DiffsearchError, StoreError
 from diffsearch.space.settings import Choice, SamplingPoint
@@ -34,6 +35,17 @@ def test_a_run_is_offered_as_it_scored(networks: Networks) -> None:
     asked = controls.read(networks, said(networks), 8)
     assert asked.scored is not None and asked.wish.point == SamplingPoint(Choice("ancestral"), None, 0)
     assert "70 samples, extractor" in markup.score_of(asked.scored)
+
+
+def test_classes_are_offered_of_a_network_that_takes_them(networks: Networks) -> None:
+    offered = controls.offered(networks, of_loss(networks, "mu-tilde-l2"))
+    assert offered["label"]["choices"] == [SHARES, EACH, *"0123456789", NONE] and offered["label"]["visible"]
+    asked = controls.read(networks, said(networks, "mu-tilde-l2"), 8)
+    assert asked.scored is not None
+    seven = controls.read(networks, replace(said(networks, "mu-tilde-l2"), label="7", weight=1.5), 8)
+    assert seven.scored is None and seven.wish.label == "7" and seven.wish.point.guidance == 1.5
+    with pytest.raises(DiffsearchError, match=r"guidance of weight 1.5.*no classes to guide to"):
+        controls.read(networks, replace(said(networks), weight=1.5), 8)
 
 
 def test_what_was_not_scored_so_is_said_to_be_not(networks: Networks) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from diffsearch import exported
 from diffsearch.data.normalise import Normalization
 from diffsearch.demo import drawing
-from diffsearch.demo.drawing import EACH, FRAMES, NONE, Wish
+from diffsearch.demo.drawing import EACH, FRAMES, NONE, SHARES, Wish
 from diffsearch.demo.networks import Network, Networks
 from diffsearch.diffusion import Denoiser, Schedule
 from diffsearch.errors import DiffsearchError
@@ -32,7 +32,9 @@ def by_class(steps: int = 3) -> Network:
         grey = labels @ torch.tensor([0.1, 0.2, 0.3])
         return grey[:, None, None, None].expand_as(x_t)
 
-    denoiser = Denoiser(says, Schedule.build(Choice("cosine"), steps), "x0", -1.0, 1.0, torch.zeros(1, 4, 4), classes=3)  # type: ignore[arg-type]
+    schedule, means = Schedule.build(Choice("cosine"), steps), torch.zeros(3, 1, 4, 4)
+    shares = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64)
+    denoiser = Denoiser(says, schedule, "x0", -1.0, 1.0, torch.zeros(1, 4, 4), means, shares)
     return Network(denoiser, Normalization(-1.0, 1.0), (1, 4, 4), CLASSES, CPU)
 
 
@@ -52,12 +54,12 @@ def test_the_images_are_those_of_sample_and_their_calls_are_counted(
     drawn = drawing.watch(network, Wish(point, 5, 6), heard.append)
     expected = exported.draw(network.denoiser, network.normalization, (1, 28, 28), point, 6, 5, CPU)
     assert torch.equal(drawn.images, expected) and drawn.x_t.dtype == torch.uint8
-    assert drawn.cost.network_calls == calls == len(heard) and drawn.cost.images == 6
+    assert drawn.cost.network_calls == calls and heard == list(range(1, calls + 1)) and drawn.cost.images == 6
     assert drawn.ts[0] == 4 and drawn.ts[-1] == 0 and list(drawn.ts) == sorted(drawn.ts, reverse=True)
 
 
 def test_a_long_way_is_shown_by_a_few_moments() -> None:
-    drawn = drawing.watch(by_class(steps=100), Wish(SamplingPoint(Choice("ddim"), None, 0), 0, 3))
+    drawn = drawing.watch(by_class(steps=100), Wish(SamplingPoint(Choice("ddim"), None, 0), 0, 3, EACH))
     assert len(drawn.ts) == FRAMES + 1 and drawn.ts[0] == 100 and drawn.ts[-1] == 0
     gaps = np.diff(drawn.ts[:-1])
     assert gaps.max() - gaps.min() <= 1  # evenly spaced
@@ -102,9 +104,18 @@ def test_a_class_and_its_guidance_reach_the_network(label: str, weight: float, g
     assert across[:, :, 0, 0, 0].tolist() == [[grey(value)] * 3 for value in greys]
 
 
+def test_where_no_class_is_chosen_they_come_as_they_are_scored() -> None:
+    network, point = by_class(), SamplingPoint(Choice("ddim"), None, 0, 0.5)
+    drawn = drawing.watch(network, Wish(point, 0, 16, SHARES))
+    assert torch.equal(
+        drawn.images, exported.draw(network.denoiser, network.normalization, (1, 4, 4), point, 16, 0, CPU)
+    )
+    assert (drawn.images[:, 0, 0, 0] == grey(0.15)).sum() == 8  # half of all are cats
+
+
 def test_a_grid_has_a_column_for_each_class() -> None:
     point = SamplingPoint(Choice("ddim"), None, 0)
-    assert drawing.columns(CLASSES, Wish(point, 0, 12)) == 3
+    assert drawing.columns(CLASSES, Wish(point, 0, 12, EACH)) == 3 and drawing.columns(CLASSES, Wish(point, 0, 12)) == 8
     assert [drawing.columns((), Wish(point, 0, count)) for count in (1, 8, 32, 64)] == [1, 8, 8, 16]
 
 

@@ -14,11 +14,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from diffsearch import exported
 from diffsearch.cli import app
 from diffsearch.demo.networks import Networks
+from diffsearch.diffusion.guidance import one_hot
+from diffsearch.records import RunHistory
+from diffsearch.space.settings import Choice, SamplingPoint
 from diffsearch.trial import png_grid
 from tests.conftest import Laboratory
 from tests.demo.conftest import LOST, of_loss
@@ -95,6 +99,13 @@ class Browser:
         entries = self.driver.find_elements("css selector", f"{css} ul[role=listbox] li")
         next(entry for entry in entries if text in entry.text).click()
 
+    def begin(self, tab: str, run: RunHistory) -> None:
+        """Turn to a tab, with a run chosen and its settings there."""
+        self.tab(tab)
+        if run.key[:6] not in self.find("#run input").get_attribute("value"):
+            self.choose("#run", run.key[:6])
+        self.read("#card", run.settings.training.loss)
+
     def requests(self) -> set[str]:
         """Every address that the page asked for."""
         said = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
@@ -140,6 +151,7 @@ def painted(page: Browser, css: str) -> np.ndarray:
 
 def test_it_draws_what_the_run_draws_with_sharp_pixels(page: Browser, networks: Networks) -> None:
     (best,) = networks.drawable(1)
+    page.begin("Draw", best)
     page.click("#draw")
     told = page.read("#said", r"in all")
     assert "32 images × 4 network calls each, 128 in all" in told and "70 samples, extractor" in told
@@ -154,9 +166,12 @@ def test_it_draws_what_the_run_draws_with_sharp_pixels(page: Browser, networks: 
     assert factor >= 2 and np.array_equal(shown, drawn.repeat(factor, 0).repeat(factor, 1))
 
 
-def test_the_way_to_the_images_begins_in_noise(page: Browser) -> None:
+def test_the_way_to_the_images_begins_in_noise(page: Browser, networks: Networks) -> None:
     from selenium.webdriver.common.keys import Keys
 
+    page.begin("Draw", networks.drawable(1)[0])
+    page.click("#draw")
+    page.read("#grid", "^t = 0")
     for _ in range(4):
         page.find("#moment input[type=range]").send_keys(Keys.ARROW_LEFT)
     page.read("#grid", r"^t = 4$")
@@ -165,7 +180,7 @@ def test_the_way_to_the_images_begins_in_noise(page: Browser) -> None:
 
 
 def test_two_runs_stand_side_by_side(page: Browser, networks: Networks) -> None:
-    page.tab("Two runs")
+    page.begin("Two runs", networks.drawable(1)[0])
     page.click("#draw-two")
     told = page.read("#two", "network call")
     assert all(run.key[:6] in told for run in networks.drawable(2))
@@ -174,18 +189,30 @@ def test_two_runs_stand_side_by_side(page: Browser, networks: Networks) -> None:
 
 def test_a_run_without_a_checkpoint_is_refused_in_words(page: Browser, networks: Networks) -> None:
     lost = of_loss(networks, LOST)
-    page.choose("#run", lost.key[:6])
-    page.read("#card", "by epochs: none")
-    page.tab("Draw")
+    page.begin("Draw", lost)
+    assert "by epochs: none" in page.read("#card", LOST)
     page.click("#draw")
     told = page.read("#said", "keeps no checkpoint")
     assert told == f"run {lost.key[:6]} keeps no checkpoint (finished): choose another run."
     _no_bug_is_shown(page)
 
 
+def test_a_class_can_be_chosen_where_the_network_takes_one(page: Browser, networks: Networks) -> None:
+    page.begin("Draw", of_loss(networks, "x0-l2"))
+    page.wait(lambda: not page.driver.find_elements("css selector", "#class"), "no list of classes")
+    run = of_loss(networks, "mu-tilde-l2")
+    page.begin("Draw", run)
+    page.choose("#class", "7")
+    page.click("#draw")
+    page.read("#said", "class 7")
+    network, label = networks.read(run.key, 1, 0), one_hot(torch.full((32,), 7), 10)
+    point = SamplingPoint(Choice("ancestral"), None, 0)
+    given = (network.denoiser, network.normalization, (1, 28, 28), point, 32, 0, network.device, label)
+    assert picture(page, "#grid") == png_grid(exported.draw(*given), 8)
+
+
 def test_a_sampler_that_does_not_fit_is_refused_in_words(page: Browser, networks: Networks) -> None:
-    page.choose("#run", of_loss(networks, "mu-tilde-l2").key[:6])
-    page.read("#card", "mu-tilde-l2")
+    page.begin("Draw", of_loss(networks, "mu-tilde-l2"))
     page.choose("#sampler", "ddim")
     page.click("#draw")
     assert "Use ancestral" in page.read("#said", "a mu-tilde network gives none")
@@ -197,7 +224,7 @@ def test_a_sampler_that_does_not_fit_is_refused_in_words(page: Browser, networks
 
 def test_between_two_seeds_on_a_narrow_window(page: Browser, networks: Networks) -> None:
     page.driver.set_window_size(500, 1000)
-    page.choose("#run", of_loss(networks, "x0-l2").key[:6])
+    page.begin("Between two seeds", of_loss(networks, "x0-l2"))
     page.click("#draw-between")
     page.read("#between", r"seed 0\s+seed 1")
     overflow = page.driver.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
