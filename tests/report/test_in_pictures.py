@@ -256,6 +256,17 @@ def test_neighbours_are_the_nearest_and_copies_show() -> None:
     assert [figure.name for figure in plates.neighbours(blind)] == ["neighbours"]
 
 
+def test_the_best_are_near_to_unseen_images_and_the_suspects_to_trained_ones() -> None:
+    """Three classes of greys 25, 128 and 230: trained on were 0 to 99, unseen is 128."""
+    at = studio_of(steps=4, classes=3)
+    assert at.data is not None
+    plate = sittings.neighbours(at, Real(at.data.train, np.array([[128.0]]), Means()))
+    assert (plate.images["picked"] == 128).all() and (plate.images["picked_near"] == 99).all()
+    assert (plate.images["suspects"] == 25).all() and (plate.images["suspects_near"] == 25).all()
+    assert plate.facts["picked"] == [29.0] * 16 and plate.facts["suspects"] == [0.0] * 8
+    assert plate.facts["memorised"] == pytest.approx(1 / 3, abs=0.01)  # only 25 is nearer to them than 128 is
+
+
 @pytest.mark.parametrize(("predicts", "steps", "point", "expected"), [
     ("x0", 15, None, None), ("x0", 1000, None, MOST_CALLS), ("x0", 1000, 10, 10), ("v", 1000, 100, MOST_CALLS),
     ("mu-tilde", 1000, None, None),
