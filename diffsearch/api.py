@@ -20,13 +20,16 @@ import yaml
 
 from diffsearch.errors import StoreError
 from diffsearch.records import Evaluation, RunHistory, State, StudyHistory
-from diffsearch.space.settings import SamplingPoint, StudySpec
+from diffsearch.space.settings import SamplingPoint, StudySpec, told
 from diffsearch.store import RunFolder, Store
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     import torch
 
+    from diffsearch.data.datasets import ImageData
+    from diffsearch.report.album import Album
     from diffsearch.study.driver import Summary
     from diffsearch.study.observer import Observer
     from diffsearch.study.plan import Plan
@@ -205,8 +208,13 @@ class Best:
         return draw(folder, self.evaluation.epoch, self.evaluation.sampling, count, seed)
 
 
-def draw(folder: RunFolder, epoch: int, point: SamplingPoint, count: int, seed: int) -> torch.Tensor:
+def draw(
+    folder: RunFolder, epoch: int, point: SamplingPoint, count: int, seed: int, labels: torch.Tensor | None = None
+) -> torch.Tensor:
     """Draw images from one checkpoint of a run: (count, C, H, W) uint8.
+
+    Args:
+        labels: (count, K) rows that a conditional network is told; None: classes by their share of the training set.
 
     Raises:
         StoreError: that epoch's checkpoint isn't kept.
@@ -218,7 +226,7 @@ def draw(folder: RunFolder, epoch: int, point: SamplingPoint, count: int, seed: 
     trained = Checkpoint.read(folder.checkpoint(epoch))
     device = exported.best_device()
     denoiser = trained.denoiser(point.ema, device)
-    return exported.draw(denoiser, trained.normalization, trained.image_shape, point, count, seed, device)
+    return exported.draw(denoiser, trained.normalization, trained.image_shape, point, count, seed, device, labels)
 
 
 def settings_yaml(study: str, objective: str, run: RunHistory, evaluation: Evaluation) -> str:
@@ -240,25 +248,19 @@ def settings_yaml(study: str, objective: str, run: RunHistory, evaluation: Evalu
             "steps": settings.steps,
             "terminal": settings.terminal,
         },
-        "training": {
-            "loss": training.loss,
-            "batch_size": training.batch_size,
-            "normalization": training.normalization,
-            "optimizer": training.optimizer,
-            "learning_rate": training.learning_rate,
-            "schedule": training.schedule,
-            "warmup": training.warmup,
-            "weight_decay": training.weight_decay,
-            "gradient_clip": "off" if training.gradient_clip is None else training.gradient_clip,
-            "ema_half_life": training.ema_half_life,
-            "precision": training.precision,
-            "epochs": evaluation.epoch,
-        },
+        "training": {**told(training), "epochs": evaluation.epoch},
         "sampling": {"sampler": point.sampler.name, **point.sampler.kwargs, "ema": point.ema},
         "evaluation": {"objective": objective, "samples": evaluation.samples},
     }
     if point.steps is not None:
         plain["sampling"]["steps"] = point.steps
+    if point.guidance:
+        plain["sampling"]["guidance_weight"] = point.guidance
+    if settings.time != "discrete":
+        plain["diffusion"]["time"] = settings.time
+    if training.gradient_clip is None:
+        plain["training"]["gradient_clip"] = "off"
+    del plain["training"]["horizon"]  # it follows from the schedule and the epochs
     return _flow_yaml(plain)
 
 
@@ -290,6 +292,7 @@ def write_report(
         ConfigError: a mistake in the published numbers.
     """
     from diffsearch.report import markdown
+    from diffsearch.report.album import Album
     from diffsearch.report.ranks import winner
     from diffsearch.space.published import load as load_published
 
@@ -306,23 +309,45 @@ def write_report(
         won = winner(history)
         if won is not None:
             yaml_of[won.run.key] = settings_yaml(study.name, history.objective, won.run, won.sheet)
-    real_of = {study.name: real for study in studies if (real := _real_images(study.spec)) is not None}
-    pictures = markdown.Pictures(samples, yaml_of=yaml_of, real_of=real_of)
+    data_of = {study.name: data for study in studies if (data := _data(study.spec)) is not None}
+    pictures = markdown.Pictures(
+        samples,
+        yaml_of=yaml_of,
+        real_of={name: _some(data.train) for name, data in data_of.items()},
+        album=_album(studies[0], histories[0], data_of.get(studies[0].name)) if len(studies) == 1 else Album(),
+    )
     published = published or (_printed(studies[0]) if len(studies) == 1 else None)
     printed = load_published(published) if published else None
     return markdown.write(histories, folder, pictures=pictures, published=printed)
 
 
-def _real_images(spec: StudySpec) -> Any:
+def _album(study: Study, history: StudyHistory, data: ImageData | None) -> Album:
+    """What the winner's network draws: drawn at the first report on it, read from the study's folder at later ones."""
+    from diffsearch import exported
+    from diffsearch.report import album
+    from diffsearch.report.ranks import winner
+
+    won = winner(history)
+    if won is None:
+        return album.Album()
+    sheets = [won.sheet, *(won.configuration.sheets if won.configuration else ())]
+    return album.album(study.store, study.name, history.objective, sheets, data, exported.best_device())
+
+
+def _data(spec: StudySpec) -> ImageData | None:
     from diffsearch.data.datasets import load as load_data
     from diffsearch.errors import DataError
     from diffsearch.space.axes import member_at
 
     try:
-        train = load_data(member_at(spec.fixed, "data")).train
+        return load_data(member_at(spec.fixed, "data"))
     except DataError:
         return None  # a report can be made where the data set is not
-    return train[:: max(1, len(train) // 128)][:128]  # from all of it: many sets are sorted by class
+
+
+def _some(images: np.ndarray) -> np.ndarray:
+    """128 of the images, or as many as there are, from all of them: many sets are sorted by class."""
+    return images[:: max(1, len(images) // 128)][:128]
 
 
 def _flow_yaml(plain: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """A trained network outside of its store: weights, a description and a loader of five lines.
 
-weights.safetensors   `network.<name>` of one EMA track, and `data_mean`
+weights.safetensors   `network.<name>` of one EMA track, and the mean training image, of each class too if conditional
 config.json           what the weights mean: settings, image shape, normalization, how to sample, the score
 study.yaml            the settings as a study file without axes
 load.py               draws from it; needs torch and diffsearch
@@ -27,7 +27,8 @@ from diffsearch.errors import StoreError
 from diffsearch.files import replace_file
 from diffsearch.space.settings import RunSettings, SamplingPoint, as_json, to_plain
 from diffsearch.training.checkpoint import Checkpoint
-from diffsearch.training.loop import build_network, build_schedule, denoiser
+from diffsearch.training.network import build_network, denoiser
+from diffsearch.training.prior import Prior
 
 FORMAT = 1
 WEIGHTS, CONFIG, STUDY, LOADER = "weights.safetensors", "config.json", "study.yaml", "load.py"
@@ -57,13 +58,22 @@ class Exported:
 
     @property
     def network(self) -> nn.Module:
-        """`network(x_t (B, C, H, W) normalised, t (B,) int64 in 1..T)`, in evaluation mode."""
+        """`network(x_t (B, C, H, W) normalised, t (B,) in 1..T[, label rows (B, K)])`, in evaluation mode."""
         assert isinstance(self.denoiser.network, nn.Module)
         return self.denoiser.network
 
-    def sample(self, count: int = 64, *, seed: int = 0) -> Tensor:
-        """Draw images: (count, C, H, W) uint8; the same ones as `Best.sample` in the store."""
-        return draw(self.denoiser, self.normalization, self.image_shape, self.point, count, seed, self.device)
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes that the network can be told; () where it is unconditional."""
+        return tuple(self.config["classes"])
+
+    def sample(self, count: int = 64, *, seed: int = 0, labels: Tensor | None = None) -> Tensor:
+        """Draw images: (count, C, H, W) uint8; the same ones as `Best.sample` in the store.
+
+        Args:
+            labels: (count, K) rows of class shares; None: classes as in the training set.
+        """
+        return draw(self.denoiser, self.normalization, self.image_shape, self.point, count, seed, self.device, labels)
 
 
 def best_device() -> torch.device:
@@ -79,14 +89,19 @@ def draw(
     count: int,
     seed: int,
     device: torch.device,
+    labels: Tensor | None = None,
 ) -> Tensor:
     """Draw images: (count, C, H, W) uint8, on the CPU.
+
+    Args:
+        labels: (count, K) rows that a conditional network is told; None: classes by their share of the training set.
 
     Raises:
         DiffsearchError: the sampler doesn't fit the network.
     """
     shape = (count, *image_shape)
-    batches = sample(drawn_by, point.sampler, point.steps, shape, seed, min(count, LARGEST_BATCH), device)
+    size = min(count, LARGEST_BATCH)
+    batches = sample(drawn_by, point.sampler, point.steps, shape, seed, size, device, point.guidance, labels)
     return torch.cat([normalization.decode(batch).cpu() for batch in batches])
 
 
@@ -112,7 +127,7 @@ def write(
     """
     network = checkpoint.network(point.ema)
     tensors = {f"network.{name}": tensor.detach().clone().contiguous() for name, tensor in network.state_dict().items()}
-    tensors["data_mean"] = checkpoint.data_mean.contiguous()
+    tensors |= {name: tensor.contiguous() for name, tensor in checkpoint.prior.tensors()}
     config = {
         "format": FORMAT,
         "run_key": checkpoint.run_key,
@@ -120,6 +135,7 @@ def write(
         "settings": checkpoint.settings.to_json(),
         "image_shape": list(checkpoint.image_shape),
         "normalization": as_json(checkpoint.normalization),
+        "classes": list(checkpoint.classes),
         "sampling": point.to_json(),
         "use": [path.name for path in use],
         "about": to_plain(about),
@@ -151,10 +167,11 @@ def load(folder: Path | str, device: torch.device | str | None = None) -> Export
         registry.use(folder / name)
     settings, image_shape = RunSettings.from_json(config["settings"]), tuple(config["image_shape"])
     normalization = Normalization(**config["normalization"])
-    mean = tensors.pop("data_mean").to(device)
+    prior = Prior.from_tensors(tensors, config.setdefault("classes", []))
+    weights = {name.removeprefix("network."): each for name, each in tensors.items() if name.startswith("network.")}
     with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten
-        network = build_network(settings, image_shape)
-    network.load_state_dict({name.removeprefix("network."): tensor for name, tensor in tensors.items()})
+        network = build_network(settings, image_shape, len(prior.classes))
+    network.load_state_dict(weights)
     network = network.eval().requires_grad_(False).to(device)
-    made = denoiser(settings, network, build_schedule(settings), normalization, mean)
+    made = denoiser(settings, network, normalization, prior, device)
     return Exported(made, normalization, image_shape, SamplingPoint.from_json(config["sampling"]), config, device)

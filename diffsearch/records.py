@@ -21,6 +21,7 @@ class EpochRecord:
     images_per_s: float
     wall_s: float
     peak_memory_mb: float  # resident on CPU, allocated on CUDA
+    validation_loss: float | None = None  # of the images that were held out, raw weights; None where none were
 
     def to_json(self) -> dict[str, Any]:
         return as_json(self)

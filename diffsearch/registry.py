@@ -45,6 +45,11 @@ class Member:
     traits: Mapping[str, Any] = field(default_factory=dict)
     origin: str | None = None  # content hash of the `use:` file; None for members that ship with diffsearch
 
+    def takes(self, given: str) -> bool:
+        """Whether diffsearch may give it this positional argument, which not every member of its family needs."""
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        return any(p.name == given and p.kind is kind for p in inspect.signature(self.factory).parameters.values())
+
     def options(self) -> dict[str, Option]:
         hints = typing.get_type_hints(self.factory if inspect.isfunction(self.factory) else self.factory.__init__)  # type: ignore[misc]
         return {
@@ -77,9 +82,9 @@ class Registry:
             )  # a user's file that was edited and used again
             if present is not None and not replaces and _where(present.factory) != _where(factory):
                 raise DiffsearchError(f"{self.family} '{name}' is registered already, by {_where(present.factory)}")
-            self._members[name] = Member(name, factory, dict(traits), _loading_origin)
-            if _loading_origin is not None:
-                _brought[_loading_origin].append((self, self._members[name]))
+            self._members[name] = Member(name, factory, dict(traits), _loading.origin if _loading else None)
+            if _loading is not None:
+                _loading.brought.append((self, self._members[name]))
             return factory
 
         return add
@@ -118,43 +123,61 @@ def suggest(read: str, known: typing.Iterable[str]) -> str:
     return f"known: {', '.join(names)}." + (f"   Did you mean '{near[0]}'?" if near else "")
 
 
-_loading_origin: str | None = None
-_brought: dict[str, list[tuple[Registry, Member]]] = {}  # origin → what that file registered
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A user's file: its content hash, and what it registered."""
+
+    origin: str
+    brought: list[tuple[Registry, Member]] = field(default_factory=list)
+
+
+_loading: _File | None = None
+_known: dict[str, _File] = {}  # by a name that holds the file's own and its content hash
 
 
 def use(path: Path) -> str:
-    """Import a user's Python file, once a process for each content, and return its content hash (16 hex digits).
+    """Take in a user's file, once a process for each content, and return its content hash (16 hex digits).
 
-    What the file registers remembers that hash as its origin, and the keys of the runs that use it hold the hash.
+    A Python file is imported; a `.safetensors` file is a classifier that `diffsearch features train` wrote. What the
+    file registers remembers that hash as its origin, and the keys of the runs that use it hold the hash.
 
     Raises:
-        DiffsearchError: the file is absent, or raises when imported; its own exception is chained.
+        DiffsearchError: the file is absent, raises when imported (its own exception is chained) or holds no classifier.
     """
-    global _loading_origin
+    global _loading
     if not path.is_file():
         raise DiffsearchError(f"use: no such file: {path}")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    module_name = f"diffsearch_use_{path.stem}_{digest}"
+    name = f"diffsearch_use_{path.stem}_{digest}"
     for registry in FAMILIES.values():
         registry._open_rooms()  # what the file imports of ours must not pass for the file's own
-    if module_name in sys.modules:
-        for registry, member in _brought[digest]:
+    if name in _known:
+        for registry, member in _known[name].brought:
             registry._members[member.name] = member
         return digest
-    spec = importlib.util.spec_from_file_location(module_name, path)
+    _loading = _File(digest)
+    try:
+        if path.suffix == ".safetensors":
+            importlib.import_module("diffsearch.scoring.classifier").register_file(path)
+        else:
+            _import(path, name)
+        _known[name] = _loading
+    finally:
+        _loading = None
+    return digest
+
+
+def _import(path: Path, name: str) -> None:
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise DiffsearchError(f"use: not a Python file: {path}")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    _loading_origin, _brought[digest] = digest, []
+    sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        del sys.modules[module_name]
+        del sys.modules[name]
         raise DiffsearchError(f"use: {path} raised when it was imported: {type(error).__name__}: {error}") from error
-    finally:
-        _loading_origin = None
-    return digest
 
 
 def _where(factory: Callable[..., Any]) -> str:
@@ -167,7 +190,13 @@ model = Registry("model", "diffsearch.models.dense", "diffsearch.models.conv", "
 noise_process = Registry("noise process", "diffsearch.diffusion.processes")
 loss = Registry("loss", "diffsearch.diffusion.targets")
 sampler = Registry("sampler", "diffsearch.diffusion.samplers", "diffsearch.diffusion.solvers")
-extractor = Registry("feature extractor", "diffsearch.scoring.features")
+extractor = Registry(
+    "feature extractor",
+    "diffsearch.scoring.features",
+    "diffsearch.scoring.classifier",
+    "diffsearch.scoring.efficientnet",
+    "diffsearch.scoring.random_features",
+)
 metric = Registry("metric", "diffsearch.scoring.metrics")
 algorithm = Registry("search algorithm", "diffsearch.search.samplers", "diffsearch.search.sequential")
 stopping_rule = Registry("stopping rule", "diffsearch.search.stopping")

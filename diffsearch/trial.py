@@ -25,6 +25,7 @@ from diffsearch.errors import Diverged
 from diffsearch.files import replace_file
 from diffsearch.records import BY_MACHINE, EpochRecord, Evaluation, Outcome, State
 from diffsearch.scoring.metrics import score
+from diffsearch.space.metric_names import parse
 from diffsearch.space.settings import RunSettings, SamplingPoint, as_json
 from diffsearch.store import Lease, LeaseLost, RunFolder, Store, evaluation_key
 from diffsearch.training import checkpoint
@@ -208,7 +209,7 @@ class _Work:
                 if not reused:
                     known[key] = yield from self._evaluate(key, milestone, point)
                 yield Scored(known[key], completes=number == len(keys), reused=reused)
-        self._thin_out()
+            self._thin_out(milestone, known)
 
     def _train_to(self, milestone: int, recorded: set[int]) -> Iterator[Item]:
         """Make sure that the checkpoint of a milestone is there, training on from the deepest one that serves."""
@@ -266,8 +267,8 @@ class _Work:
         counting = cast(nn.Module, denoiser.network).register_forward_pre_hook(lambda *_: calls.append(1))
         done = 0
         shape = (request.samples, *self.data.image_shape)
-        drawn = sample(denoiser, point.sampler, point.steps, shape, request.noise_seed, SAMPLING_BATCH, self.device)
-        for batch in drawn:
+        asked = (point.sampler, point.steps, shape, request.noise_seed, SAMPLING_BATCH, self.device, point.guidance)
+        for batch in sample(denoiser, *asked):
             batches.append(trained.normalization.decode(batch).cpu())
             done += len(batch)
             self._check_memory()
@@ -298,11 +299,29 @@ class _Work:
         if limit is not None and (used := resident_mb()) > limit:
             raise _MemoryExceeded(f"this worker holds {used:,.0f} MB; its share of the machine is {limit:,.0f} MB")
 
-    def _thin_out(self) -> None:
-        """`keep: last` leaves only the checkpoint of the last milestone."""
-        if self.request.keep == "last":
-            for epoch in self.request.milestones[:-1]:
+    def _thin_out(self, milestone: int, known: Mapping[str, Evaluation]) -> None:
+        """Leave the checkpoint of this milestone, and with `keep: best` that of the best one so far."""
+        if self.request.keep not in ("last", "best"):
+            return
+        stay = {milestone}
+        if self.request.keep == "best":
+            stay.add(self._best_epoch(known, milestone))
+        for epoch in self.request.milestones:
+            if epoch < milestone and epoch not in stay:
                 self.folder.checkpoint(epoch).unlink(missing_ok=True)
+
+    def _best_epoch(self, known: Mapping[str, Evaluation], until: int) -> int:
+        """The milestone with the best score of the objective, which is the first of the metrics."""
+        objective = self.request.metrics[0]
+        sign = -1 if parse(objective).direction == "max" else 1
+        scored = [
+            (sign * known[key].scores[objective].value, epoch)
+            for epoch in self.request.milestones
+            if epoch <= until
+            for key in (self.request.evaluation_key(epoch, point) for point in self.request.points)
+            if key in known
+        ]
+        return min(scored)[1]
 
 
 def png_grid(images: torch.Tensor, columns: int = GRID[1]) -> bytes:

@@ -84,28 +84,39 @@ def features_list() -> None:
 
 
 @features.command("train")
-@click.option("--data-root", help="Folder of MNIST's idx files.  [default: the cache]")
+@click.argument("data_set", metavar="DATA")
+@click.option("--set", "options", multiple=True, metavar="KEY=VALUE", help="An option of the data, e.g. path=photos.")
+@click.option(
+    "--use", "files", multiple=True, type=click.Path(path_type=Path), help="A Python file of yours that registers DATA."
+)
+@click.option("--name", help="What the extractor is to be called.  [default: DATA]")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path(), help="[default: .]")
-@click.option("--epochs", type=click.IntRange(min=1), default=12, show_default=True)
-@click.option("--images", type=click.IntRange(min=256), help="Train on that many only, to try it.", hidden=True)
-def features_train(data_root: str | None, out: Path, epochs: int, images: int | None) -> None:
-    """Train the `digits` classifier anew on MNIST's 60,000 digits; minutes."""
+@click.option("--epochs", type=click.IntRange(min=1), help="[default: until 100,000 images were seen, at least 12]")
+def features_train(
+    data_set: str, options: tuple[str, ...], files: tuple[Path, ...], name: str | None, out: Path, epochs: int | None
+) -> None:
+    """Train a classifier on labelled images, whose features and classes scores can be made of; minutes."""
+    from diffsearch import registry
     from diffsearch.data.datasets import load
-    from diffsearch.scoring.digits import train_digits
-    from diffsearch.space.settings import Choice
+    from diffsearch.scoring.classifier_training import train_classifier
+    from diffsearch.space.load import load_choice
 
-    options = {key: value for key, value in (("root", data_root), ("images", images)) if value is not None}
-    mnist = load(Choice.of("mnist", **options))
-    for step in train_digits(mnist, out, epochs=epochs):
-        click.echo(f"epoch {step.epoch}/{step.epochs}  loss {step.loss:.4f}  test accuracy {100 * step.accuracy:.2f} %")
+    for file in files:
+        registry.use(file)
+    _known(data_set)
+    found = load(load_choice("dataset", data_set, options))
+    name = name or data_set
+    for step in train_classifier(found, out, name, epochs=epochs):
+        accuracy = f"{100 * step.accuracy:.2f} % of held-out images right"
+        click.echo(f"epoch {step.epoch}/{step.epochs}  loss {step.loss:.4f}  {accuracy}")
         if step.path is not None:
-            click.echo(f"{step.path}: use it in a study with `evaluation`'s extractor option `weights`, or ship it.")
+            click.echo(f"{step.path}   in a study: use: [{step.path}] and e.g. objective: fd-{name}")
 
 
 @features.command("install")
 @click.argument("weights", type=click.Path(dir_okay=False, path_type=Path))
 def features_install(weights: Path) -> None:
-    """Put Inception's weights, a file that you have, where `fid` and `kid` find them."""
+    """Put Inception's weights, a file that you have, where `fid`, `kid` and `is` find them."""
     from diffsearch.scoring.features import install_inception
 
     click.echo(f"installed at {install_inception(weights)}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from diffsearch.cli.words import size
 from diffsearch.errors import MetricError
@@ -25,21 +27,33 @@ class ExtractorFacts:
 def extractors() -> Iterator[ExtractorFacts]:
     """Every registered extractor; nothing is downloaded."""
     from diffsearch import registry
-    from diffsearch.scoring.features import SHIPPED_DIGITS, inception_weights
 
     for name in registry.extractor.names():
         traits = registry.extractor.member(name).traits
         shape = traits.get("image_shape")
-        reads = f"{traits.get('dim', '?'):,} features of " + (f"{shape[1]}×{shape[2]} grey" if shape else "any images")
-        if name == "inception":
-            try:
-                yield ExtractorFacts(name, True, reads, str(inception_weights(download=False)))
-            except MetricError:
-                remedy = "absent; downloaded when fid or kid is first asked for, or: diffsearch features install FILE"
-                yield ExtractorFacts(name, False, reads, remedy)
-        else:
-            where = f"shipped ({SHIPPED_DIGITS.name})" if name == "digits" else "from a file of your own (use:)"
-            yield ExtractorFacts(name, True, reads, where)
+        images = f"{shape[1]}×{shape[2]} {'grey' if shape[0] == 1 else 'colour'}" if shape else "any images"
+        classes = f", {traits['classes']:,} classes" if "classes" in traits else ""
+        reads = f"{traits.get('dim', '?'):,} features of {images}{classes}"
+        present, where = _weights(name, traits)
+        yield ExtractorFacts(name, present, reads, where)
+
+
+def _weights(name: str, traits: Mapping[str, Any]) -> tuple[bool, str]:
+    """Whether an extractor can be used now, and where its weights lie or how they are had."""
+    from diffsearch.scoring.classifier import SHIPPED_DIGITS
+    from diffsearch.scoring.features import inception_weights
+
+    if any(importlib.util.find_spec(package) is None for package in traits.get("packages", ())):
+        return False, f"absent: pip install 'diffsearch[{traits['extra']}]'"
+    if name == "inception":
+        try:
+            return True, str(inception_weights(download=False))
+        except MetricError:
+            return False, "absent; downloaded when fid, kid or is is asked for, or: diffsearch features install FILE"
+    if "packages" in traits:
+        return True, f"in the package {traits['packages'][-1]}"
+    known = {"digits": f"shipped ({SHIPPED_DIGITS.name})", "random": "drawn from a seed: a last resort"}
+    return True, known.get(name, "from a file of your own (use:)")
 
 
 def report(store: Path) -> Iterator[tuple[str, str, bool]]:

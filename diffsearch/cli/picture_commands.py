@@ -18,10 +18,13 @@ from diffsearch.cli.places import (
     open_store,
     store_option,
 )
-from diffsearch.errors import DiffsearchError
+from diffsearch.errors import DiffsearchError, StoreError
+from diffsearch.space.axes import GUIDANCE, Taught, refusal
 from diffsearch.space.settings import show_count
 
 if TYPE_CHECKING:
+    import torch
+
     from diffsearch.records import Evaluation, RunHistory
     from diffsearch.space.settings import Choice, SamplingPoint
     from diffsearch.study.history import StudyFolder
@@ -32,6 +35,9 @@ target_argument = click.argument("target", metavar="STUDY|RUN")
 epoch_option = click.option("--epoch", type=click.IntRange(min=1), help="Checkpoint.  [default: the best-scored one]")
 sampler_option = click.option("--sampler", metavar="NAME[:OPTION=VALUE,...]", help="[default: as it was scored]")
 steps_option = click.option("--steps", type=click.IntRange(min=1), help="Network calls an image; T by default.")
+guidance_option = click.option(
+    "--guidance", type=click.FloatRange(min=-1), metavar="W", help="Weight of the guidance; 0: none, -1: no classes."
+)
 ema_option = click.option("--ema", metavar="IMAGES", help="Half-life of the track, 0 for the raw weights, e.g. 2k.")
 
 
@@ -52,11 +58,10 @@ class Chosen:
 
         for path in self.use():
             registry.use(path)
-        path = self.folder.store.run(self.run.key).checkpoint(self.epoch)
-        if not path.exists():
-            kept = sorted(int(file.stem.split("-")[1]) for file in path.parent.glob("epoch-*.safetensors"))
-            epochs = ", ".join(map(str, kept)) or "none"
-            raise Refused(f"run {self.run.key[:SHORT_KEY]} has no checkpoint of epoch {self.epoch}. Kept: {epochs}.")
+        try:
+            path = self.folder.store.run(self.run.key).kept_checkpoint(self.epoch)
+        except StoreError as error:
+            raise Refused(str(error)) from error
         return Checkpoint.read(path)
 
     def use(self) -> tuple[Path, ...]:
@@ -76,27 +81,31 @@ class Chosen:
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The PNG.")
 @click.option("--count", type=click.IntRange(min=1), default=64, show_default=True, help="Images.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the noise.")
+@click.option("--class", "label", metavar="NAME", help="All images of that class.  [default: as in the training set]")
 @epoch_option
 @sampler_option
 @steps_option
 @ema_option
+@guidance_option
 @store_option
 def sample(
     target: str,
     output: Path,
     count: int,
     seed: int,
+    label: str | None,
     epoch: int | None,
     sampler: str | None,
     steps: int | None,
     ema: str | None,
+    guidance: float | None,
     store: Path | None,
 ) -> None:
     """Draw a grid of images from any run, or from the best.
 
     Another sampler, number of steps or EMA track than it was scored with costs no training.
     """
-    chosen = choose(target, store, epoch, sampler, steps, ema)
+    chosen = choose(target, store, epoch, sampler, steps, ema, guidance)
     from diffsearch.cli.waiting import waiting
 
     with waiting(f"drawing {count:,} images"):
@@ -107,7 +116,8 @@ def sample(
         trained, device = chosen.checkpoint(), exported.best_device()
         denoiser = trained.denoiser(chosen.point.ema, device)
         shape, norm = trained.image_shape, trained.normalization
-        images = exported.draw(denoiser, norm, shape, chosen.point, count, seed, device)
+        labels = None if label is None else _labels(label, trained.classes, count)
+        images = exported.draw(denoiser, norm, shape, chosen.point, count, seed, device, labels)
         replace_file(output.absolute(), png_grid(images, columns=_columns(count)))
     click.echo(f"{output}: {count:,} images of {chosen.words()}, seed {seed}")
 
@@ -119,6 +129,7 @@ def sample(
 @sampler_option
 @steps_option
 @ema_option
+@guidance_option
 @store_option
 def export(
     target: str,
@@ -127,13 +138,14 @@ def export(
     sampler: str | None,
     steps: int | None,
     ema: str | None,
+    guidance: float | None,
     store: Path | None,
 ) -> None:
     """Take a trained network out of the store.
 
     Writes its weights (safetensors), what they mean (config.json, study.yaml) and a loader of a few lines.
     """
-    chosen = choose(target, store, epoch, sampler, steps, ema)
+    chosen = choose(target, store, epoch, sampler, steps, ema, guidance)
     if output.exists() and any(output.iterdir()) and not (output / "config.json").exists():
         raise Refused(f"{output} holds other files. Name a folder that is new or holds an export.")
     from diffsearch import exported
@@ -155,7 +167,13 @@ def export(
 
 
 def choose(
-    target: str, root: Path | None, epoch: int | None, sampler: str | None, steps: int | None, ema: str | None
+    target: str,
+    root: Path | None,
+    epoch: int | None,
+    sampler: str | None,
+    steps: int | None,
+    ema: str | None,
+    guidance: float | None = None,
 ) -> Chosen:
     """The checkpoint and sampling point that a command's words mean: as scored best, but for what is said otherwise.
 
@@ -175,6 +193,11 @@ def choose(
         point = replace(point, steps=steps)
     if ema is not None:
         point = replace(point, ema=_track(ema, run.settings.training.ema_half_life))
+    if guidance is not None:
+        point = replace(point, guidance=guidance)
+        found = refusal(Taught.by(run.settings), point)
+        if found is not None and found.path == GUIDANCE:
+            raise Refused(f"--guidance {guidance:g}: {found.why}.")
     chosen_epoch = epoch or evaluation.epoch
     same = point == evaluation.sampling and chosen_epoch == evaluation.epoch
     return Chosen(folder, run, chosen_epoch, point, evaluation if same else None)
@@ -203,23 +226,27 @@ def _best(folder: StudyFolder, sheets: list[Evaluation]) -> Evaluation | None:
 
 def _sampler(text: str) -> Choice:
     """`ddim:eta=0.5` as a choice, its name and options checked."""
-    import yaml
+    from diffsearch.space.members import read_choice
+
+    try:
+        return read_choice("sampler", text)
+    except DiffsearchError as error:
+        raise Refused(f"--sampler {text}: {error}") from error
+
+
+def _labels(name: str, classes: tuple[str, ...], count: int) -> torch.Tensor:
+    """Label rows of one class, by its name or its number."""
+    import torch
 
     from diffsearch import registry
-    from diffsearch.space.settings import Choice
+    from diffsearch.diffusion.guidance import one_hot
 
-    name, _, rest = text.partition(":")
-    try:
-        known = registry.sampler.member(name).options()
-    except DiffsearchError as error:
-        raise Refused(f"--sampler: {error}") from error
-    options = {}
-    for pair in filter(None, rest.split(",")):
-        key, equals, value = pair.partition("=")
-        if not equals or key not in known:
-            raise Refused(f"--sampler {text}: no option '{key}'. {registry.suggest(key, known)}")
-        options[key] = yaml.safe_load(value)
-    return Choice.of(name, **options)
+    if not classes:
+        raise Refused("--class: this network is unconditional; it was trained with conditioning: none.")
+    known = {**{str(number): number for number in range(len(classes))}, **{c: n for n, c in enumerate(classes)}}
+    if name not in known:
+        raise Refused(f"--class {name}: no such class. {registry.suggest(name, classes)}")
+    return one_hot(torch.full((count,), known[name]), len(classes))
 
 
 def _track(text: str, kept: tuple[int, ...]) -> int:

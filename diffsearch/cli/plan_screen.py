@@ -34,7 +34,7 @@ class Screen:
     plan: Plan
     images: int
     shape: tuple[int, int, int]  # (C, H, W)
-    reference: tuple[int, str] | None  # images and split of the reference; None: not measured
+    reference: tuple[int, str] | None  # images and split of the reference; None: not measured, or none is used
     bounds: Bounds | None  # of the objective at the milestones' sample count
     store: str
 
@@ -50,15 +50,17 @@ class Screen:
         """
         from diffsearch.data.datasets import load
         from diffsearch.scoring.bounds import bounds
-        from diffsearch.scoring.metrics import parse, reference_for
+        from diffsearch.scoring.metrics import reference_for
         from diffsearch.space.axes import member_at
+        from diffsearch.space.metric_names import parse
 
         spec, folder = study.spec, study.store.references
         data = load(member_at(spec.fixed, "data"))
         reference, found = None, None
         if measure:
             objective = parse(spec.evaluation.objective)
-            reference = reference_for(objective, data, folder).count, objective.reference
+            against = reference_for(objective, data, folder)
+            reference = None if against is None else (against.count, str(objective.reference))
             found = bounds(spec.evaluation.objective, data, spec.evaluation.samples, folder)
         where = os.path.relpath(study.store.root)
         shown = str(study.store.root) if where.startswith("..") else where

@@ -15,7 +15,7 @@ from diffsearch.cli.words import SHORT
 from diffsearch.records import StudyHistory
 from diffsearch.registry import suggest
 from diffsearch.report import tables
-from diffsearch.report.phrases import maybe, number
+from diffsearch.report.phrases import maybe, plus_minus
 
 HIDDEN = (
     "run_key",
@@ -50,7 +50,7 @@ def show(history: StudyHistory, rows: pd.DataFrame) -> None:
     """Print it: what varies, with no more digits than the numbers deserve; on a terminal as many columns as fit."""
     if rows.empty:
         raise Refused(f"study '{history.name}' has no evaluation yet.")
-    columns = [_column(history, rows, name) for name in map(str, rows.columns) if _shown(rows, name)]
+    columns = [_column(history, rows, name) for name in map(str, rows.columns) if _shown(history, rows, name)]
     hidden = _make_room(history, columns) if sys.stdout.isatty() else []
     for line in zip(*(column.padded() for column in columns), strict=True):
         click.echo("  ".join(line).rstrip())
@@ -73,8 +73,9 @@ class _Column:
 
 
 def _column(history: StudyHistory, rows: pd.DataFrame, name: str) -> _Column:
-    cells = [SHORT.get(name, name), *(_cell(history, name, value) for value in rows[name])]
-    return _Column(name, cells, bool(pd.api.types.is_numeric_dtype(rows[name])))
+    spreads = rows.get(tables.spread_column(name), [None] * len(rows))
+    cells = (_cell(history, name, value, spread) for value, spread in zip(rows[name], spreads, strict=True))
+    return _Column(name, [SHORT.get(name, name), *cells], bool(pd.api.types.is_numeric_dtype(rows[name])))
 
 
 def _make_room(history: StudyHistory, columns: list[_Column]) -> list[str]:
@@ -94,13 +95,14 @@ def _make_room(history: StudyHistory, columns: list[_Column]) -> list[str]:
     return hidden
 
 
-def _shown(rows: pd.DataFrame, name: str) -> bool:
-    return name not in HIDDEN and (name not in ONLY_IF_VARIED or rows[name].nunique() > 1)
+def _shown(history: StudyHistory, rows: pd.DataFrame, name: str) -> bool:
+    hidden = name in HIDDEN or name in map(tables.spread_column, history.metrics)  # a spread stands beside its score
+    return not hidden and (name not in ONLY_IF_VARIED or rows[name].nunique() > 1)
 
 
-def _cell(history: StudyHistory, name: str, value: Any) -> str:
+def _cell(history: StudyHistory, name: str, value: Any, spread: Any) -> str:
     if value is None or value is pd.NA or (isinstance(value, float) and pd.isna(value)):
         return "–"
     if name in history.metrics:
-        return number(maybe(value))
+        return plus_minus(maybe(value), maybe(spread))
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -6,7 +6,7 @@ import functools
 import importlib.metadata
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ _CLOTHES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt"
 _LETTERS = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
 _SMALL = (1, 28, 28)
 _ARRAYS = ("train", "test", "train_labels", "test_labels")
+VALIDATION = "validation"  # an option of every data set: the share of the training images that is held out
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +36,7 @@ class ImageData:
         content: hash over the training images and labels: all that a training run can depend on.
         test_content: the same over the test images, None without them.
         reference_family: whose shipped reference statistics fit where `test` is None, e.g. "mnist".
+        validation, validation_labels: training images that were held out from `train`, None where none were.
     """
 
     name: str
@@ -46,12 +48,19 @@ class ImageData:
     content: str
     test_content: str | None
     reference_family: str | None
+    validation: np.ndarray | None = None
+    validation_labels: np.ndarray | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
         _, channels, height, width = self.train.shape
         return channels, height, width
+
+    def first(self, count: int) -> ImageData:
+        """With its first training images alone, to time training with."""
+        labels = None if self.train_labels is None else self.train_labels[:count]
+        return replace(self, train=self.train[:count], train_labels=labels, validation=None, validation_labels=None)
 
     @classmethod
     def of(
@@ -94,8 +103,44 @@ def load(choice: Choice, cache: Path | None = None) -> ImageData:
 
 @functools.lru_cache(maxsize=8)
 def _load(choice: Choice, cache: Path, origin: str | None) -> ImageData:
-    data: ImageData = registry.dataset.build(choice.name, cache, **choice.kwargs)
-    return data
+    options = choice.kwargs
+    share = options.pop(VALIDATION, 0.0)
+    data: ImageData = registry.dataset.build(choice.name, cache, **options)
+    return hold_out(data, share, cache) if share else data
+
+
+def hold_out(data: ImageData, share: float, cache: Path) -> ImageData:
+    """The data with a share of its training images, by a fixed draw, as validation images; kept in `cache`.
+
+    Raises:
+        DataError: the share leaves no image on either side.
+    """
+    count = round(len(data.train) * share)
+    if not 0 < count < len(data.train):
+        raise DataError(f"{data.name}: data.validation {share:g} leaves {count} of {len(data.train)} images to watch")
+    drawn = np.random.default_rng(0).permutation(len(data.train))
+    sides = {VALIDATION: np.sort(drawn[:count]), "train": np.sort(drawn[count:])}
+
+    def build(work: Path) -> dict[str, Any]:
+        for name, rows in sides.items():
+            np.save(work / f"{name}.npy", data.train[rows], allow_pickle=False)
+        train = cache_files.read_array(work, "train")
+        labels = None if data.train_labels is None else data.train_labels[sides["train"]]
+        return {"content": cache_files.content_hash(train, labels)}
+
+    where = cache_files.entry(cache, cache_files.key(VALIDATION, content=data.content, count=count), build)
+    train, validation = (cache_files.read_array(where, name) for name in ("train", VALIDATION))
+    if train is None:
+        raise DataError(f"{where} holds no training images; delete it and run again")
+    labels = {name: None if data.train_labels is None else data.train_labels[rows] for name, rows in sides.items()}
+    return replace(
+        data,
+        train=train,
+        validation=validation,
+        train_labels=labels["train"],
+        validation_labels=labels[VALIDATION],
+        content=json.loads((where / "facts.json").read_text())["content"],
+    )
 
 
 def split(data: ImageData, which: Literal["train", "test"]) -> np.ndarray:
@@ -105,6 +150,16 @@ def split(data: ImageData, which: Literal["train", "test"]) -> np.ndarray:
     if data.test is None:
         raise DataError(f"{data.name} has no test images of its own")
     return data.test
+
+
+def class_names(data: ImageData) -> tuple[str, ...]:
+    """The classes of a labelled data set; raises DataError where it has no labels."""
+    if data.train_labels is None or not data.classes:
+        raise DataError(
+            f"{data.name} has no class labels, and training.conditioning: class needs them. "
+            "In a folder of images, classes are its sub-folders"
+        )
+    return data.classes
 
 
 # --- the sets -----------------------------------------------------------------------------------------------------
@@ -167,6 +222,7 @@ def folder(
     size: int | None = None,
     mode: Literal["auto", "grey", "rgb"] = "auto",
     test_fraction: float = 0.1,
+    images: int | None = None,
 ) -> ImageData:
     """Any folder of images; sub-folders train/ and test/ (or val/) are its splits, sub-folders below are classes.
 
@@ -175,8 +231,11 @@ def folder(
         size: side of the square that every image is cropped and scaled to, in pixels; None: they all have one size.
         mode: "auto" is grey where every image is.
         test_fraction: share held out by a fixed draw where there are no sub-folders for splits; 0 keeps all.
+        images: keep that many training images, evenly spaced over the classes; the test images are all kept.
     """
     plan = folders.plan(Path(path), size, mode, test_fraction)
+    if images is not None:
+        plan = replace(plan, train=tuple(plan.train[row] for row in spaced(images, len(plan.train), "folder")))
     return decoded(cache, cache_files.key("folder", **plan.determinants()), f"folder {path}", plan.decode)
 
 

@@ -69,7 +69,7 @@ class Plan:
 
     def _shape(self) -> tuple[int, int, int]:
         headers = [_header(path) for path, _, _ in (*self.train, *self.test)]
-        grey = self.mode == "grey" or (self.mode == "auto" and all(mode in _GREY_MODES for _, mode in headers))
+        grey = self.mode == "grey" or (self.mode == "auto" and self._all_grey([mode for _, mode in headers]))
         channels = 1 if grey else 3
         if self.size is not None:
             return channels, self.size, self.size
@@ -81,6 +81,17 @@ class Plan:
             )
         ((width, height),) = sizes
         return channels, height, width
+
+    def _all_grey(self, modes: list[str]) -> bool:
+        """Whether every image is; raises DataError where some are and some aren't."""
+        grey = [mode in _GREY_MODES for mode in modes]
+        if any(grey) and not all(grey):
+            files = (*self.train, *self.test)
+            raise DataError(
+                f"folder: {sum(grey):,} of {len(grey):,} images in {self.root} are grey ({files[grey.index(True)][0]})"
+                f" and the others aren't ({files[grey.index(False)][0]}); say `mode: rgb` or `mode: grey`"
+            )
+        return all(grey)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +156,17 @@ def plan(path: Path, size: int | None, mode: Mode, test_fraction: float) -> Plan
         {_class_of(file, base) for entries, base in ((train, train_base), (test, test_base)) for file, _, _ in entries}
     )
     named = () if "" in classes else tuple(classes)  # images beside the sub-folders: then these aren't classes
+    if named:
+        _refuse_empty(train_base, {_class_of(file, train_base) for file, _, _ in train}, named)
     return Plan(root.resolve(), tuple(train), tuple(test), named, train_base, test_base, size, mode)
+
+
+def _refuse_empty(base: Path, filled: set[str], classes: tuple[str, ...]) -> None:
+    """Every class has training images; raises DataError naming one that has none."""
+    folders = {path.name for path in base.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    if empty := sorted({*folders, *classes} - filled):
+        more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
+        raise DataError(f"folder: class '{empty[0]}'{more} has no training images in {base}; fill it or take it away")
 
 
 def _images(base: Path) -> list[Entry]:

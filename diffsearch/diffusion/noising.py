@@ -18,7 +18,7 @@ class NoisedBatch:
     x_0: Tensor
     x_t: Tensor  # what the network reads
     noise: Tensor  # eps, with x_t = signal · x_0 + sigma · eps
-    t: Tensor  # (B,) int64 in 1..first_step
+    t: Tensor  # (B,): what the network reads, int64 in 1..first_step; in continuous time T · sigma, float
     x_prev: Tensor  # x_{t-1}: a draw of the chain, jointly with x_t
     mu_tilde: Tensor  # mean of q(x_{t-1} | x_t, x_0), from x_0: its eps form is 0/0 where alpha_t = 0
     signal: Tensor  # (B, 1, 1, 1): sqrt(alpha_bar_t)
@@ -29,12 +29,15 @@ class NoisedBatch:
 def noise_batch(schedule: Schedule, x_0: Tensor, generator: torch.Generator) -> NoisedBatch:
     """Noise each image to its own t, uniform over 1..first_step.
 
-    x_{t-1} is drawn from q(x_{t-1} | x_t, x_0), so (x_{t-1}, x_t) follow the chain's joint law.
+    x_{t-1} is drawn from q(x_{t-1} | x_t, x_0), so (x_{t-1}, x_t) follow the chain's joint law. In continuous time the
+    noise level is that of a uniform u in (0, first_step / T]; between two steps, acos(signal) is taken to be linear.
 
     Args:
         x_0: (B, C, H, W), normalised, on any device.
         generator: source of all randomness; draws happen on its device, so a CPU one makes all devices agree.
     """
+    if schedule.time == "continuous":
+        return _between_steps(schedule, x_0, generator)
     t = torch.randint(1, schedule.first_step + 1, (len(x_0),), generator=generator, device=generator.device)
     noise, posterior_noise = normal_like(x_0, generator), normal_like(x_0, generator)
 
@@ -46,6 +49,17 @@ def noise_batch(schedule: Schedule, x_0: Tensor, generator: torch.Generator) -> 
     mu_tilde = at_t(schedule.posterior_x0) * x_0 + at_t(schedule.posterior_xt) * x_t
     x_prev = mu_tilde + at_t(schedule.beta_tilde.sqrt()) * posterior_noise
     return NoisedBatch(x_0, x_t, noise, t.to(x_0.device), x_prev, mu_tilde, signal, sigma, schedule)
+
+
+def _between_steps(schedule: Schedule, x_0: Tensor, generator: torch.Generator) -> NoisedBatch:
+    place = (1 - torch.rand(len(x_0), generator=generator, dtype=torch.float64)) * schedule.first_step
+    before = (place.ceil().long() - 1).clamp(min=0)
+    angle = torch.lerp(schedule.angle[before], schedule.angle[before + 1], place - before)
+    noise = normal_like(x_0, generator)
+    signal, sigma = (part.to(x_0)[:, None, None, None] for part in (angle.cos(), angle.sin()))
+    x_t = signal * x_0 + sigma * noise
+    told = (schedule.steps * angle.sin()).float().to(x_0.device)
+    return NoisedBatch(x_0, x_t, noise, told, x_t, x_t, signal, sigma, schedule)  # x_t is the step before, at the limit
 
 
 def noising_strip(schedule: Schedule, x_0: Tensor, ts: Sequence[int], generator: torch.Generator) -> Tensor:

@@ -1,7 +1,8 @@
 """Noise processes: how much of the image is left after t of T steps.
 
-Every member returns alpha_bar, (T + 1,) float64, with alpha_bar[0] = 1, strictly decreasing and ≥ 0, so that
-x_t = sqrt(alpha_bar[t]) x_0 + sqrt(1 - alpha_bar[t]) eps. In the formulas u = t / T.
+Every member returns alpha_bar, (T + 1,) float64, with alpha_bar[0] = 1 (below it where the trait `noisy_start` says
+so), strictly decreasing and ≥ 0, so that x_t = sqrt(alpha_bar[t]) x_0 + sqrt(1 - alpha_bar[t]) eps.
+In the formulas u = t / T.
 What happens where alpha_bar[T] is zero is the business of `Schedule`, not of a process.
 """
 
@@ -96,3 +97,20 @@ def linear_beta(steps: int, *, beta_start: float = 1e-4, beta_end: float = 0.02)
     beta = torch.linspace(beta_start, beta_end, HO_STEPS, dtype=torch.float64)
     alpha_bar = torch.cat([beta.new_ones(1), torch.cumprod(1 - beta, dim=0)])
     return alpha_bar[torch.round(_unit_times(steps) * HO_STEPS).long()]
+
+
+@noise_process.register("signal-rate", noisy_start=True)
+def signal_rate(steps: int, *, max_signal: float = 0.95, min_signal: float = 0.02) -> Tensor:
+    """cos²(angle), its angles evenly spaced: the process of the Keras example of DDIM, with alpha_bar[0] = 0.9025.
+
+    Ends with some signal left, so that no rule for the last step is needed; the first step's noise is never trained.
+
+    Args:
+        steps: T, number of noising steps (≥ 1).
+        max_signal: sqrt(alpha_bar) at u = 0, in (min_signal, 1].
+        min_signal: sqrt(alpha_bar) at u = 1, in [0, max_signal).
+    """
+    if not 0 <= min_signal < max_signal <= 1:
+        raise DiffsearchError(f"0 ≤ min_signal < max_signal ≤ 1 is needed, got {min_signal:g} and {max_signal:g}")
+    start, end = math.acos(max_signal), math.acos(min_signal)
+    return torch.cos(start + _unit_times(steps) * (end - start)) ** 2

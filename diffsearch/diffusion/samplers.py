@@ -20,7 +20,7 @@ from diffsearch.diffusion.schedule import Schedule
 from diffsearch.errors import DiffsearchError
 from diffsearch.registry import sampler, suggest
 
-Variance: TypeAlias = Literal["beta-tilde", "beta", "beta-squared", "beta-shifted"]
+Variance: TypeAlias = Literal["beta-tilde", "beta", "beta-squared", "beta-shifted", "learned"]
 
 
 @sampler.register("ancestral", few_step=True, direct_mean=True)
@@ -42,11 +42,15 @@ def ancestral(
         noise: x_T, standard normal.
         steps: network calls, 1..T; None for all.
         variance: of the noise added from t to s. "beta-tilde": the posterior's; "beta"; "beta-squared": standard
-            deviation beta; "beta-shifted": the beta of the step that comes after it.
+            deviation beta; "beta-shifted": the beta of the step that comes after it; "learned": the network's own.
     """
     x = noise
     path = (*denoiser.timesteps(steps), 0)
     for index, (t, s) in enumerate(pairwise(path)):
+        if s > 0 and variance == "learned":
+            x, squared = denoiser.mean_and_variance(x, t, s)
+            x = x + squared.sqrt() * normal_like(x, generator)
+            continue
         x = denoiser.mean(x, t, s)
         if s > 0:
             sigma = _standard_deviation(denoiser.schedule, variance, t, s, path[index + 2])

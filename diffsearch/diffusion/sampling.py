@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from diffsearch.diffusion.denoiser import Denoiser
+from diffsearch.diffusion.guidance import balanced
 from diffsearch.diffusion.targets import DIRECT_MEAN
 from diffsearch.errors import DiffsearchError
 from diffsearch.registry import sampler
@@ -54,6 +55,8 @@ def sample(
     seed: int,
     batch_size: int = 250,
     device: torch.device | str = "cpu",
+    guidance: float = 0.0,
+    labels: Tensor | None = None,
 ) -> Iterator[Tensor]:
     """Draw images, a batch at a time; x_0 normalised, on `device`.
 
@@ -65,22 +68,52 @@ def sample(
         shape: (N, C, H, W): N images in all.
         seed: of the noise; the same seed gives the same noise to every network.
         batch_size: images per network call; choose it ≤ N for small N, or what is cut off is computed in vain.
+        guidance: weight w of classifier-free guidance; a conditional network alone takes it.
+        labels: (N, K) rows that a conditional network is told; None: classes by their share of the training images.
 
     Raises:
-        DiffsearchError: the sampler doesn't fit the network, or its images aren't finite.
+        DiffsearchError: the sampler or the guidance doesn't fit the network, or its images aren't finite.
     """
+    if not denoiser.classes and (guidance or labels is not None):
+        raise DiffsearchError("this network is unconditional: it takes no labels and no guidance")
     check_sampling(denoiser.predicts, point_sampler, steps, denoiser.schedule.steps)
     count, *image_shape = shape
-    draw = sampler.member(point_sampler.name).factory
     for index, start in enumerate(range(0, count, batch_size)):
-        generator = torch.Generator().manual_seed(_batch_seed(seed, index))
-        with _evaluating(denoiser.network), torch.inference_mode():
-            noise = torch.randn((batch_size, *image_shape), generator=generator, dtype=denoiser.data_mean.dtype)
-            images = draw(denoiser, noise.to(device), steps, generator, **point_sampler.kwargs)
-        images = images[: count - start]
+        noise, generator = starting_noise(denoiser, (batch_size, *image_shape), seed, index)
+        told = denoiser
+        if denoiser.classes:
+            told = denoiser.given(_labels(denoiser, labels, start, batch_size).to(device), guidance)
+        with evaluating(denoiser.network):
+            images = walk(told, point_sampler, steps, noise.to(device), generator)[: count - start]
         if not images.isfinite().all():
             raise DiffsearchError(f"sampler {point_sampler} gave images that aren't finite, in batch {index}")
         yield images
+
+
+def starting_noise(
+    denoiser: Denoiser, shape: Sequence[int], seed: int, index: int = 0
+) -> tuple[Tensor, torch.Generator]:
+    """x_T of one batch of `sample`, (B, C, H, W) on the CPU, and the generator of the noise that comes after it."""
+    generator = torch.Generator().manual_seed(_batch_seed(seed, index))
+    return torch.randn(tuple(shape), generator=generator, dtype=denoiser.data_mean.dtype), generator
+
+
+def walk(
+    denoiser: Denoiser, point_sampler: Choice, steps: int | None, noise: Tensor, generator: torch.Generator
+) -> Tensor:
+    """What a sampler makes of the given x_T (B, C, H, W): x_0, normalised."""
+    draw = sampler.member(point_sampler.name).factory
+    with evaluating(denoiser.network), torch.inference_mode():
+        images: Tensor = draw(denoiser, noise, steps, generator, **point_sampler.kwargs)
+    return images
+
+
+def _labels(denoiser: Denoiser, labels: Tensor | None, start: int, count: int) -> Tensor:
+    """Label rows of one whole batch; rows that were given are repeated where the batch is larger."""
+    if labels is not None:
+        return labels[torch.arange(start, start + count) % len(labels)]
+    assert denoiser.class_shares is not None
+    return balanced(start, count, denoiser.class_shares)
 
 
 def _batch_seed(seed: int, index: int) -> int:
@@ -89,7 +122,7 @@ def _batch_seed(seed: int, index: int) -> int:
 
 
 @contextmanager
-def _evaluating(network: object) -> Iterator[None]:
+def evaluating(network: object) -> Iterator[None]:
     """A module in eval mode for the time being; any other callable as it is."""
     if not isinstance(network, nn.Module):
         yield

@@ -7,7 +7,7 @@ the CPU; they are cast to the images' type only where they meet an image.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import torch
@@ -18,6 +18,7 @@ from diffsearch.registry import noise_process as processes
 from diffsearch.space.settings import Choice
 
 Terminal = Literal["data-mean", "clamp", "skip"]
+Time = Literal["discrete", "continuous"]
 
 # Below this, alpha_bar_T is rounding (the cosine ends at 6e-17) and dividing by its root amplifies silently.
 NO_SIGNAL = 1e-12
@@ -63,6 +64,10 @@ class Schedule:
             "data-mean": step T is trained and sampled; the best x_0 there from a network whose output holds none
             (epsilon) is the mean training image. "clamp": alpha_bar[T] becomes 1e-5, or half of alpha_bar[T-1] where
             that is less. "skip": step T is neither trained nor sampled; sampling starts at T-1, from pure noise.
+        time: "discrete": the network is trained at the T steps and told t. "continuous": it is trained at every noise
+            level between and told T · sigma; the steps are then those of samplers alone.
+
+    Where alpha_bar[0] is below 1 (signal-rate) step 0 is still the image: the last step returns the estimate of x_0.
 
     Raises:
         DiffsearchError: alpha_bar is no noise process, the rule is unknown, or `skip` leaves no step.
@@ -70,6 +75,8 @@ class Schedule:
 
     alpha_bar: Tensor
     terminal: Terminal = "data-mean"
+    time: Time = "discrete"
+    scale: int = 0  # T of the training, where this is a part of its schedule; 0: this is the whole
     first_step: int = field(init=False)  # the largest t that is trained, and where sampling starts
     signal: Tensor = field(init=False)  # sqrt(alpha_bar): the factor on x_0
     sigma: Tensor = field(init=False)  # sqrt(1 - alpha_bar): the factor on the noise
@@ -78,6 +85,7 @@ class Schedule:
     beta_tilde: Tensor = field(init=False)
     posterior_x0: Tensor = field(init=False)
     posterior_xt: Tensor = field(init=False)
+    angle: Tensor = field(init=False)  # acos(signal) of the process itself, 0 to π/2: where continuous time draws
 
     def __post_init__(self) -> None:
         if self.terminal not in get_args(Terminal):
@@ -93,6 +101,8 @@ class Schedule:
             )
         if ends_in_noise:
             alpha_bar[-1] = min(CLAMPED_SIGNAL, float(alpha_bar[-2]) / 2) if self.terminal == "clamp" else 0.0
+        angle = alpha_bar.sqrt().clamp(max=1).acos()
+        alpha_bar[0] = 1.0
         posterior = transition(alpha_bar[1:], alpha_bar[:-1])
         tables = {
             "alpha_bar": alpha_bar,
@@ -104,12 +114,15 @@ class Schedule:
             "beta_tilde": _after(0.0, posterior.beta_tilde),
             "posterior_x0": _after(0.0, posterior.x0),
             "posterior_xt": _after(1.0, posterior.xt),
+            "angle": angle,
         }
         for name, table in tables.items():
             object.__setattr__(self, name, table)  # frozen: this is the one place that fills it
 
     @classmethod
-    def build(cls, noise_process: Choice, steps: int, terminal: Terminal = "data-mean") -> Schedule:
+    def build(
+        cls, noise_process: Choice, steps: int, terminal: Terminal = "data-mean", time: Time = "discrete"
+    ) -> Schedule:
         """The schedule of a registered noise process, in T = `steps` steps.
 
         Raises:
@@ -117,12 +130,26 @@ class Schedule:
         """
         if steps < 1:
             raise DiffsearchError(f"diffusion.steps must be at least 1, got {steps}")
-        return cls(processes.build(noise_process.name, steps, **noise_process.kwargs), terminal)
+        alpha_bar = processes.build(noise_process.name, steps, **noise_process.kwargs)
+        if alpha_bar[0] != 1 and not processes.member(noise_process.name).traits.get("noisy_start"):
+            raise DiffsearchError(
+                f"{_RULE}; {noise_process.name} starts at {float(alpha_bar[0]):g}."
+                " If that is meant, register it with noisy_start=True"
+            )
+        return cls(alpha_bar, terminal, time)
 
     @property
     def steps(self) -> int:
         """T."""
         return len(self.alpha_bar) - 1
+
+    def told(self, t: int) -> int | float:
+        """What a network reads at step t: t itself, or T · sigma where it was trained in continuous time."""
+        return t if self.time == "discrete" else (self.scale or self.steps) * float(self.sigma[t])
+
+    def until(self, t: int) -> Schedule:
+        """The first t steps alone."""
+        return replace(self, alpha_bar=self.alpha_bar[: t + 1], scale=self.scale or self.steps)
 
     def has_signal(self, t: int) -> bool:
         """Whether x_t still depends on x_0."""
@@ -148,18 +175,22 @@ def timesteps(schedule: Schedule, steps: int | None = None) -> tuple[int, ...]:
     return tuple(math.ceil(first * k / count) for k in range(count, 0, -1))
 
 
+_RULE = "a noise process returns alpha_bar, (steps + 1,) float64, alpha_bar[0] = 1, strictly decreasing, ≥ 0"
+
+
 def _after(first: float, table: Tensor) -> Tensor:
     return torch.cat([table.new_full((1,), first), table])
 
 
 def _check_process(alpha_bar: Tensor) -> None:
     """Refuse what a user's own process may return by mistake."""
-    rule = "a noise process returns alpha_bar, (steps + 1,) float64, alpha_bar[0] = 1, strictly decreasing, ≥ 0"
     if alpha_bar.ndim != 1 or len(alpha_bar) < 2 or alpha_bar.dtype != torch.float64:
-        raise DiffsearchError(f"{rule}; this one is {tuple(alpha_bar.shape)} {alpha_bar.dtype}")
+        raise DiffsearchError(f"{_RULE}; this one is {tuple(alpha_bar.shape)} {alpha_bar.dtype}")
     falls = bool((alpha_bar.diff() < 0).all())
-    if not (alpha_bar[0] == 1 and falls and alpha_bar[-1] >= 0):
+    if not (0 < alpha_bar[0] <= 1 and falls and alpha_bar[-1] >= 0):
         first, last = float(alpha_bar[0]), float(alpha_bar[-1])
-        raise DiffsearchError(f"{rule}; this one goes from {first:g} to {last:g}{'' if falls else ' and rises within'}")
+        raise DiffsearchError(
+            f"{_RULE}; this one goes from {first:g} to {last:g}{'' if falls else ' and rises within'}"
+        )
     if alpha_bar[-2] < NO_SIGNAL:
-        raise DiffsearchError(f"{rule}, and only the last may lie below {NO_SIGNAL:g}: use fewer steps")
+        raise DiffsearchError(f"{_RULE}, and only the last may lie below {NO_SIGNAL:g}: use fewer steps")

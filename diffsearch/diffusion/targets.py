@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
+import torch
 from torch import Tensor
 
 from diffsearch.diffusion.noising import NoisedBatch
@@ -29,6 +30,35 @@ TARGETS: dict[Predicts, Callable[[NoisedBatch], Tensor]] = {
     "mu-tilde": lambda batch: batch.mu_tilde,
     "x-prev": lambda batch: batch.x_prev,
 }
+
+
+def estimated_x0(output: Tensor, batch: NoisedBatch, predicts: Predicts) -> Tensor:
+    """x_0 as a network's output means it at each image's own t, not clipped; where no signal is left, x_0 itself.
+
+    Args:
+        predicts: "x0", "v" or "epsilon": a mean holds no x_0.
+    """
+    if predicts == "x0":
+        return output
+    if predicts == "v":
+        return batch.signal * batch.x_t - batch.sigma * output
+    known = batch.signal > 0
+    return torch.where(known, (batch.x_t - batch.sigma * output) / batch.signal.where(known, 1.0), batch.x_0)
+
+
+def min_snr_weight(batch: NoisedBatch, predicts: Predicts, gamma: float) -> Tensor:
+    """Hang et al. 2023 (arXiv 2303.09556): min(SNR, gamma) of x_0's error, as a weight on the target's own: (B,).
+
+    Where no signal is left it is 0 for x_0 and v, which then learn nothing of that step, and 1 for epsilon.
+    """
+    snr = (batch.signal / batch.sigma).square().flatten()
+    capped = snr.clamp(max=gamma)
+    if predicts == "x0":
+        return capped
+    if predicts == "v":
+        return capped / (snr + 1)
+    return torch.where(snr > 0, capped / snr.where(snr > 0, 1.0), 1.0)
+
 
 Loss: TypeAlias = Callable[[Tensor, NoisedBatch], Tensor]
 

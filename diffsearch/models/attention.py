@@ -1,7 +1,10 @@
-"""Attention between the pixels of a feature map."""
+"""Attention: between the pixels of a feature map, and gates on its channels and pixels."""
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
+import torch
 from torch import Tensor, nn
 
 from diffsearch.errors import DiffsearchError
@@ -41,10 +44,39 @@ class SelfAttention(nn.Module):
         return output
 
 
+GateRange: TypeAlias = Literal["half", "full"]
+
+
+class Gates(nn.Module):
+    """Channels, then pixels, each scaled by a sigmoid of what they hold (Woo et al. 2018, the CBAM block in small).
+
+    Channels: their means through two linear layers. Pixels: mean and maximum over the channels through a 7×7
+    convolution.
+
+    Args:
+        channels: in and out.
+        span: "full": factors in (0, 1); "half": in (½, 1), so that no pixel can be blotted out.
+    """
+
+    def __init__(self, channels: int, span: GateRange) -> None:
+        super().__init__()
+        narrow = max(1, channels // 4)
+        self.first, self.second = nn.Linear(channels, narrow), nn.Linear(narrow, channels)
+        self.pixels = nn.Conv2d(2, 1, 7, padding=3)
+        self.span = span
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) -> the same shape."""
+        of_channels = self.second(nn.functional.silu(self.first(x.mean((2, 3)))))
+        x = x * of_channels.sigmoid()[:, :, None, None]
+        seen = self.pixels(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], dim=1)).sigmoid()
+        return x * (seen if self.span == "full" else (1 + seen) / 2)
+
+
 class Attended(nn.Module):
     """A block and the attention after it."""
 
-    def __init__(self, block: nn.Module, attention: SelfAttention) -> None:
+    def __init__(self, block: nn.Module, attention: nn.Module) -> None:
         super().__init__()
         self.block, self.attention = block, attention
 

@@ -52,7 +52,7 @@ class GroupNorm(nn.GroupNorm):
 
 
 Norm: TypeAlias = Literal["group", "batch", "none"]
-Context: TypeAlias = Literal["scale-shift", "add"]
+How: TypeAlias = Literal["scale-shift", "add", "concat", "multiply"]
 
 
 def norm_layer(kind: Norm, channels: int, groups: int | None) -> nn.Module:
@@ -63,35 +63,43 @@ def norm_layer(kind: Norm, channels: int, groups: int | None) -> nn.Module:
 
 
 class Block(nn.Module):
-    """Two 3×3 convolutions at one resolution, each with a norm and SiLU; the time acts on the first.
+    """Two 3×3 convolutions at one resolution, each with a norm and SiLU; the context acts on the first.
 
     Args:
         inputs: channels in.
         outputs: channels out.
-        time_dim: length of the time embedding.
+        context_dim: length of the context: the time's embedding, and the label's after it where there is one.
         groups: of each GroupNorm; None adapts to the channels.
         norm: after each convolution.
         dropout: share of the features between the convolutions that training sets to zero.
         residual: add the input, through a 1×1 convolution where the channels differ (He et al. 2016).
-        context: "scale-shift": (1 + a(time)) · h + b(time) (Perez et al. 2018); "add": h + b(time) (Ho et al. 2020).
+        context: how the first convolution's features h take the context, a and b linear maps of it.
+            "scale-shift": (1 + a) · h + b (Perez et al. 2018); "add" and "concat": h + b (Ho et al. 2020), which is
+            h + time + label where both are told; "multiply": label · h + time, and h + time without a label.
+        label_dim: length of the label's part at the context's end; only "multiply" tells the two apart.
     """
 
     def __init__(
         self,
         inputs: int,
         outputs: int,
-        time_dim: int,
+        context_dim: int,
         groups: int | None,
         *,
         norm: Norm = "group",
         dropout: float = 0.0,
         residual: bool = False,
-        context: Context = "scale-shift",
+        context: How = "scale-shift",
+        label_dim: int = 0,
     ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.norm1 = norm_layer(norm, outputs, groups)
-        self.time = nn.Linear(time_dim, 2 * outputs if context == "scale-shift" else outputs)
+        factors = label_dim if context == "multiply" else 0
+        self.time = nn.Linear(context_dim - factors, 2 * outputs if context == "scale-shift" else outputs)
+        self.label = nn.Linear(factors, outputs) if factors else None
+        if self.label is not None:
+            nn.init.ones_(self.label.bias)  # around 1, not 0: an untrained label must not blot the features out
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.norm2 = norm_layer(norm, outputs, groups)
         self.dropout = nn.Dropout(dropout) if dropout else None
@@ -100,17 +108,20 @@ class Block(nn.Module):
             self.past = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
         self.context = context
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """(B, inputs, H, W) and (B, time_dim) -> (B, outputs, H, W)."""
-        told = self.time(time)[:, :, None, None]
-        h = self.norm1(self.conv1(x))
-        if self.context == "scale-shift":
-            scale, shift = told.chunk(2, dim=1)
-            h = h * (1 + scale) + shift
-        else:
-            h = h + told
-        h = nn.functional.silu(h)
+    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+        """(B, inputs, H, W) and (B, context_dim) -> (B, outputs, H, W)."""
+        h = nn.functional.silu(self._told(self.norm1(self.conv1(x)), told))
         if self.dropout is not None:
             h = self.dropout(h)
         h = nn.functional.silu(self.norm2(self.conv2(h)))
         return h if self.past is None else h + self.past(x)
+
+    def _told(self, h: Tensor, told: Tensor) -> Tensor:
+        if self.label is not None:
+            time, label = told.tensor_split([self.time.in_features], dim=1)
+            return self.label(label)[:, :, None, None] * h + self.time(time)[:, :, None, None]
+        said = self.time(told)[:, :, None, None]
+        if self.context != "scale-shift":
+            return h + said
+        scale, shift = said.chunk(2, dim=1)
+        return h * (1 + scale) + shift

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from diffsearch.errors import DiffsearchError
-from diffsearch.models.attention import Attended, Chain, SelfAttention
-from diffsearch.models.blocks import Block, Context, Norm, zeroed
-from diffsearch.models.embeddings import TimeEmbedding
+from diffsearch.models.attention import Attended, Chain, Gates, SelfAttention
+from diffsearch.models.blocks import Block, How, Norm, zeroed
+from diffsearch.models.embeddings import Context
 from diffsearch.registry import model
 
 
@@ -25,15 +25,19 @@ class UNet(nn.Module):
     Args:
         image_shape: (C, H, W).
         steps: T.
+        classes: K that it can be told; 0: it is unconditional.
+        outputs: channels of the output; None: the image's.
         channels: of each resolution, finest first; as many as there are resolutions (≥ 1).
         groups: of every GroupNorm; None takes the largest divisor of the channels up to 8.
         time_dim: length of the time embedding (even, ≥ 4).
         blocks: of two convolutions each, at every resolution on either way.
-        norm, dropout, residual, context: of every block, see `Block`.
+        norm, dropout, residual, context: of every block, see `Block`; "concat" joins time and label in a perceptron
+            before any block reads them.
         down: to half the size by the mean of 2×2 pixels, their maximum, or a 3×3 convolution with stride 2.
         up: to twice the size by repeating pixels, that and a 3×3 convolution, or a transposed 2×2 convolution.
         attention: heights in pixels of the resolutions whose blocks are followed by self-attention.
         heads: of each attention.
+        gate: after every block its channels and pixels are scaled by what they hold, see `Gates`.
         output: "tanh" bounds the output, for targets within [-1, 1].
 
     Raises:
@@ -45,6 +49,8 @@ class UNet(nn.Module):
         self,
         image_shape: tuple[int, int, int],
         steps: int,
+        classes: int = 0,
+        outputs: int | None = None,
         *,
         channels: tuple[int, ...] = (32, 64, 128),
         groups: int | None = None,
@@ -53,16 +59,18 @@ class UNet(nn.Module):
         norm: Norm = "group",
         dropout: float = 0.0,
         residual: bool = False,
-        context: Context = "scale-shift",
+        context: How = "scale-shift",
         down: Literal["average", "max", "conv"] = "average",
         up: Literal["nearest", "nearest-conv", "transposed"] = "nearest",
         attention: tuple[int, ...] = (),
         heads: int = 1,
+        gate: Literal["none", "half", "full"] = "none",
         output: Literal["none", "tanh"] = "none",
     ) -> None:
         super().__init__()
         heights = [math.ceil(image_shape[1] / 2**level) for level in range(len(channels))]
         _check(channels, time_dim, blocks, dropout, attention, heights)
+        label_dim = time_dim if classes and context != "concat" else 0
 
         def stage(inputs: int, level: int) -> nn.Module:
             """The blocks of one resolution on one way."""
@@ -71,13 +79,16 @@ class UNet(nn.Module):
                 block: nn.Module = Block(
                     before,
                     channels[level],
-                    time_dim,
+                    time_dim + label_dim,
                     groups,
                     norm=norm,
                     dropout=dropout,
                     residual=residual,
                     context=context,
+                    label_dim=label_dim,
                 )
+                if gate != "none":
+                    block = Attended(block, Gates(channels[level], gate))
                 if heights[level] in attention:
                     block = Attended(block, SelfAttention(channels[level], heads, groups))
                 chain.append(block)
@@ -85,7 +96,7 @@ class UNet(nn.Module):
 
         levels, coarsest = range(len(channels)), len(channels) - 1
         inputs = (image_shape[0], *channels[:-1])
-        self.time = TimeEmbedding(steps, time_dim)
+        self.time = Context(steps, time_dim, classes, joined=context == "concat")
         self.down = nn.ModuleList(stage(inputs[level], level) for level in levels[:-1])
         self.middle = stage(inputs[-1], coarsest)
         self.up = nn.ModuleList(  # coarsest first, in the order of their use
@@ -93,21 +104,21 @@ class UNet(nn.Module):
         )
         self.shrink = nn.ModuleList(_shrink(down, channels[level]) for level in levels[:-1])
         self.grow = nn.ModuleList(_grow(up, channels[level + 1]) for level in reversed(levels[:-1]))
-        self.head = zeroed(nn.Conv2d(channels[0], image_shape[0], 1))
+        self.head = zeroed(nn.Conv2d(channels[0], image_shape[0] if outputs is None else outputs, 1))
         self.output = output
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """(B, C, H, W) and (B,) int64 in 1..T -> (B, C, H, W)."""
-        time = self.time(t)
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(B, C, H, W), (B,) in 0..T and, for a conditional network, label rows (B, K) -> (B, outputs, H, W)."""
+        told = self.time(t, labels)
         skips = []
         for block, shrink in zip(self.down, self.shrink, strict=True):
-            x = block(x, time)
+            x = block(x, told)
             skips.append(x)
             x = shrink(x)
-        x = self.middle(x, time)
+        x = self.middle(x, told)
         for block, grow in zip(self.up, self.grow, strict=True):
             skip, x = skips.pop(), grow(x)
-            x = block(torch.cat([x[:, :, : skip.shape[2], : skip.shape[3]], skip], dim=1), time)
+            x = block(torch.cat([x[:, :, : skip.shape[2], : skip.shape[3]], skip], dim=1), told)
         output: Tensor = self.head(x)
         return output.tanh() if self.output == "tanh" else output
 

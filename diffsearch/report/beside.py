@@ -21,7 +21,7 @@ from diffsearch.registry import dataset, sampler
 from diffsearch.report.ranks import rankable
 from diffsearch.scoring.statistics import Summary, summarise, told_apart
 from diffsearch.space.axes import value_at
-from diffsearch.space.check_scoring import direction_of
+from diffsearch.space.metric_names import parse
 from diffsearch.space.published import EPOCHS, Published, Row, Table
 from diffsearch.space.settings import SamplingPoint, canonical
 
@@ -281,4 +281,4 @@ def _verdict(better: Summary | None, worse: Summary | None, sign: float) -> Verd
 
 def _sign(metric: str) -> float:
     """1 where low scores are good, -1 where high ones are."""
-    return 1.0 if direction_of(metric) == "min" else -1.0
+    return 1.0 if parse(metric).direction == "min" else -1.0

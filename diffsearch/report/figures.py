@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.transforms import blended_transform_factory
 
-from diffsearch.records import State, StudyHistory
+from diffsearch.records import StudyHistory
 from diffsearch.report import style
 from diffsearch.report.axes import MAX_VALUES, axis_names, in_order, is_numeric, show_value
 from diffsearch.report.importance import SHUFFLES, Importances
@@ -27,6 +27,7 @@ class Drawn:
     name: str  # file name without its suffix
     png: bytes
     alt: str  # what it shows, with its numbers
+    caption: str = ""  # how to read it, below it
 
 
 def importance_bars(history: StudyHistory, found: Importances) -> Drawn | None:
@@ -94,43 +95,6 @@ def best_so_far(history: StudyHistory) -> Drawn | None:
             f"the same scores with every milestone trained alone: {compact(ghost)} images."
         )
         return Drawn("progress", style.png(figure), alt)
-
-
-def learning_curves(history: StudyHistory) -> Drawn | None:
-    """The search's scores over the milestones: stopped runs thin and grey, the finalists in colour."""
-    curves = {run.key: (run, _curve(history, sheets)) for run, sheets in rankable(history)}
-    if not curves:
-        return None
-    paint = style.colours(history)
-    values = [score for _, points in curves.values() for _, score in points]
-    with style.house_style():
-        figure = style.sheet(3.3)
-        axes = figure.add_subplot()
-        for run, points in curves.values():
-            stopped = run.outcome.state is State.STOPPED_EARLY
-            tone = paint.get(run.key, style.FAINT if stopped else style.MUTED)
-            width = 2.0 if run.key in paint else 0.8 if stopped else 1.2
-            axes.plot(*zip(*points, strict=True), color=tone, linewidth=width, marker="o", markersize=2.2 * width**0.5,
-                      zorder=3 if run.key in paint else 2)  # fmt: skip
-        if style.decades(values):
-            style.log_axis(axes.yaxis)
-        if len(history.milestones) > 1 and history.milestones[-1] / history.milestones[0] >= 8:
-            axes.set_xscale("log")
-        axes.set_xticks(history.milestones, [str(epoch) for epoch in history.milestones])
-        axes.set_xticks([], minor=True)
-        axes.set_xlabel("epochs")
-        axes.set_ylabel(f"{history.objective} ({history.samples:,} samples)")
-        shown = [run for run in ranking_order(history) if run.key in paint]
-        _end_labels(axes, [(curves[run.key][1][-1], label, paint[run.key]) for run, label in
-                           zip(shown, short_labels(history, shown), strict=True)])  # fmt: skip
-        style.grid_lines(axes, "y")
-        stopped_count = sum(run.outcome.state is State.STOPPED_EARLY for run, _ in curves.values())
-        best = "; ".join(
-            f"{run.key[:6]}: " + ", ".join(f"{number(score)} at epoch {epoch}" for epoch, score in curves[run.key][1])
-            for run in shown
-        )
-        alt = f"Learning curves of {len(curves)} runs, {stopped_count} of them stopped early (grey). In colour: {best}."
-        return Drawn("learning", style.png(figure), alt)
 
 
 def finalists_strip(history: StudyHistory) -> Drawn | None:
@@ -208,13 +172,6 @@ def parallel_coordinates(history: StudyHistory) -> Drawn | None:
         return Drawn("parallel", style.png(figure), alt)
 
 
-def _curve(history: StudyHistory, sheets: Sequence[Any]) -> list[tuple[int, float]]:
-    """(epoch, score of the best sampling point there), ascending."""
-    epochs = sorted({sheet.epoch for sheet in sheets})
-    best = [best_sheet(history, [sheet for sheet in sheets if sheet.epoch == epoch]) for epoch in epochs]
-    return [(sheet.epoch, sheet.scores[history.objective].value) for sheet in best]
-
-
 def _note(axes: Any, x: float, y: float, text: str, tone: str, side: str, history: StudyHistory) -> None:
     """A direct label just beyond a line, on its empty side."""
     above = sign(history) > 0  # no later score lies there
@@ -222,11 +179,11 @@ def _note(axes: Any, x: float, y: float, text: str, tone: str, side: str, histor
                   ha=side, va="bottom" if above else "top")  # fmt: skip
 
 
-def _end_labels(axes: Any, ends: Sequence[tuple[tuple[int, float], str, str]]) -> None:
-    """Names right of the axes, at the height of each line's end and never on each other."""
+def end_labels(axes: Any, ends: Sequence[tuple[tuple[int, float], str, str]], tall: float) -> None:
+    """Names right of axes about `tall` inches high, at the height of each line's end and never on each other."""
     axes.get_ylim()  # brings the limits up to date with what was drawn
     points = axes.transData.transform([(1, y) for (_, y), _, _ in ends])
-    places = style.spread(axes.transAxes.inverted().transform(points)[:, 1].tolist(), gap=0.055)
+    places = style.spread(axes.transAxes.inverted().transform(points)[:, 1].tolist(), gap=0.155 / tall)
     for place, (_, label, tone) in zip(places, ends, strict=True):
         axes.text(1.015, place, label, transform=axes.transAxes, color=tone, fontsize=8.5, va="center")
 
@@ -238,7 +195,8 @@ def _context(axes: Any, history: StudyHistory, found: Sequence[Any], paint: Mapp
         return
     values = [c.summary.mean for c in found]
     across = blended_transform_factory(axes.transData, axes.transAxes)
-    for value, word, side in ((bounds.floor, "real images", "left"), (bounds.ceiling, "pure noise", "right")):
+    low, high = sorted([(bounds.floor, "real images"), (bounds.ceiling, "pure noise")])
+    for (value, word), side in ((low, "left"), (high, "right")):
         axes.axvline(value, color=style.INK, linewidth=1.2)
         axes.text(value, 1.08, f"{word} {number(value)}", transform=across, ha=side, va="bottom", fontsize=8.5,
                   color=style.MUTED)  # fmt: skip

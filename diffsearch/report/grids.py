@@ -6,18 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
+import torch
 from PIL import Image
 
-from diffsearch import registry
+from diffsearch.data.normalise import Normalization
+from diffsearch.diffusion import Schedule, noising_strip
 from diffsearch.errors import DataError
 from diffsearch.report import style
+from diffsearch.report.contact import Pixels, Row, contact_sheet, enlarged, rgb
 from diffsearch.report.figures import Drawn
 from diffsearch.space.settings import Choice
 
 ROWS, COLUMNS = 8, 16  # of a grid of samples
 STRIP_STEPS = 9  # images of a noising strip
-Pixels = npt.NDArray[np.uint8]
 
 
 def samples_beside_real(samples: Path | None, real: Pixels | None, title: str) -> Drawn | None:
@@ -53,38 +54,25 @@ def noising_strips(processes: Sequence[Choice], steps: int, real: Pixels) -> Dra
     """
     if not processes or not len(real):
         return None
-    x_0 = real[0].astype(np.float64) / 127.5 - 1
-    eps = np.random.default_rng(0).standard_normal(x_0.shape)
-    times = np.unique(np.linspace(0, steps, min(STRIP_STEPS, steps + 1)).round().astype(int))
-    names = [str(process) for process in processes]
-    margin = 0.12 + 0.066 * max(map(len, names))  # inches for the longest name at 9 points
-    gap = max(1, x_0.shape[2] // 9)
-    strip_width = style.WIDTH - margin
-    strip_height = strip_width * x_0.shape[1] / (len(times) * (x_0.shape[2] + gap))
-    height = 0.25 + len(processes) * (strip_height + 0.08)
-    with style.house_style():
-        figure = style.sheet(height)
-        figure.set_layout_engine("none")
-        ends = []
-        for row, process in enumerate(processes):
-            built = registry.noise_process.build(process.name, steps, **process.kwargs)
-            alpha_bar = np.asarray(built, dtype=np.float64)
-            ends.append(f"{process} keeps {100 * alpha_bar[times[len(times) // 2]] ** 0.5:.0f} %")
-            noised = [np.sqrt(alpha_bar[t]) * x_0 + np.sqrt(max(0.0, 1 - alpha_bar[t])) * eps for t in times]
-            strip = tile(np.stack([_quantised(x_t) for x_t in noised]), columns=len(times), gap=gap)
-            bottom = height - 0.25 - (row + 1) * strip_height - row * 0.08
-            axes = figure.add_axes(
-                (margin / style.WIDTH, bottom / height, strip_width / style.WIDTH, strip_height / height)
-            )
-            axes.imshow(strip, interpolation="nearest", aspect="auto")
-            axes.set_yticks([(strip.shape[0] - 1) / 2], [names[row]])
-            centres = (np.arange(len(times)) + 0.5) * strip.shape[1] / len(times) - 0.5
-            axes.set_xticks(centres, [f"t = {t}" for t in times] if row == 0 else [""] * len(times))
-            axes.tick_params(length=0, labelcolor=style.INK, labeltop=row == 0, labelbottom=False)
-            axes.spines[:].set_visible(False)
-        middle = times[len(times) // 2]
-        alt = f"One real image noised from t = 0 to {steps}. Of the signal at t = {middle}, {', '.join(ends)}."
-        return Drawn("noising", style.png(figure), alt)
+    span = Normalization(-1.0, 1.0)
+    x_0 = span.encode(torch.from_numpy(np.array(real[0]))).double()
+    ts = np.unique(np.linspace(0, steps, min(STRIP_STEPS, steps + 1)).round().astype(int)).tolist()
+    rows, kept = [], []
+    for process in processes:
+        schedule = Schedule.build(process, steps)
+        noised = span.decode(noising_strip(schedule, x_0, ts, torch.Generator().manual_seed(0))).numpy()
+        alpha_bar = [float(schedule.alpha_bar[t]) for t in ts]
+        rows.append(Row(list(noised), str(process), [f"ᾱ {share(value)}" for value in alpha_bar]))
+        kept.append(f"{process} {100 * alpha_bar[len(ts) // 2] ** 0.5:.0f} %")
+    what = f"one real image noised from t = 0 to {steps}, with ᾱ, the image's share of the variance, below"
+    half = f"Of its signal at t = {ts[len(ts) // 2]} is left: {', '.join(kept)}."
+    caption = f"{what[0].upper()}{what[1:]}; the same noise in each row. {half}"
+    return Drawn("noising", contact_sheet(rows, [f"t = {t}" for t in ts]), f"Strips of {what}. {half}", caption)
+
+
+def share(value: float) -> str:
+    """0.923, 0.0041, 0: a share of one in as many letters as fit below a small image."""
+    return f"{value:.3f}" if 0.1 <= value < 1 else "0" if value < 5e-6 else f"{value:.2g}"
 
 
 def tile(images: Pixels, columns: int = COLUMNS, gap: int = 0) -> Pixels:
@@ -94,28 +82,18 @@ def tile(images: Pixels, columns: int = COLUMNS, gap: int = 0) -> Pixels:
     picture = np.full((rows * height, columns * (width + gap), 3), 255, dtype=np.uint8)
     for place, image in enumerate(images):
         top, left = (place // columns) * height, (place % columns) * (width + gap) + gap // 2
-        picture[top : top + height, left : left + width] = _rgb(image)
+        picture[top : top + height, left : left + width] = rgb(image)
     return picture
-
-
-def _rgb(image: Pixels) -> Pixels:
-    """(C, H, W) → (H, W, 3), grey where C is 1."""
-    planes = image if image.shape[0] == 3 else np.repeat(image[:1], 3, axis=0)
-    return np.ascontiguousarray(planes.transpose(1, 2, 0))
-
-
-def _quantised(x: npt.NDArray[np.float64]) -> Pixels:
-    return np.clip((x + 1) * 127.5, 0, 255).round().astype(np.uint8)
 
 
 def _side_by_side(panels: Sequence[tuple[str, Pixels]]) -> bytes:
     """Pictures of one height in a row, with their titles above, in whole pixels throughout."""
     tall = max(picture.shape[0] for _, picture in panels)
-    grown = [(name, _enlarge(picture, max(1, round(tall / picture.shape[0])))) for name, picture in panels]
+    grown = [(name, enlarged(picture, max(1, round(tall / picture.shape[0])))) for name, picture in panels]
     natural = sum(picture.shape[1] for _, picture in grown)
     wanted = style.WIDTH * style.DPI
     factor = max(1, round(wanted / natural))
-    grown = [(name, _enlarge(picture, factor)) for name, picture in grown]
+    grown = [(name, enlarged(picture, factor)) for name, picture in grown]
     gap, head = 24, 46
     height = head + max(picture.shape[0] for _, picture in grown)
     width = sum(picture.shape[1] for _, picture in grown) + gap * (len(grown) - 1)
@@ -128,7 +106,3 @@ def _side_by_side(panels: Sequence[tuple[str, Pixels]]) -> bytes:
             figure.text(left / width, 1 - 0.25 * head / height, name, ha="left", va="top", fontsize=10 * width / wanted)
             left += picture.shape[1] + gap
         return style.png(figure)
-
-
-def _enlarge(picture: Pixels, factor: int) -> Pixels:
-    return picture.repeat(factor, axis=0).repeat(factor, axis=1)

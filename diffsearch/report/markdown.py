@@ -12,13 +12,13 @@ import pandas as pd
 
 from diffsearch.files import replace_file
 from diffsearch.records import StudyHistory
-from diffsearch.report import comparison, mattered, sections, tables
+from diffsearch.report import comparison, in_pictures, mattered, sections, tables
+from diffsearch.report.album import Album
 from diffsearch.report.blocks import lines, picture
 from diffsearch.report.figures import Drawn
-from diffsearch.report.grids import noising_strips, samples_beside_real
+from diffsearch.report.grids import samples_beside_real
 from diffsearch.report.published import published_and_measured
 from diffsearch.space.published import Published
-from diffsearch.space.settings import Choice, choice_from_json
 
 CSV = "table.csv"
 
@@ -31,6 +31,7 @@ class Pictures:
     real: npt.NDArray[np.uint8] | None = None  # (N, C, H, W) real images, at least 128
     yaml_of: Mapping[str, str] = field(default_factory=dict)  # run key → its settings as YAML to copy
     real_of: Mapping[str, npt.NDArray[np.uint8]] = field(default_factory=dict)  # study name → its own, before `real`
+    album: Album = field(default_factory=Album)  # of the one study's winner
 
 
 def write(
@@ -76,7 +77,7 @@ class _Shelf:
             return ""
         name = f"figures/{self.prefix}{drawn.name}.png"
         replace_file(self.folder / name, drawn.png)
-        return picture(name, drawn.alt)
+        return lines(picture(name, drawn.alt), drawn.caption)
 
 
 def _study(history: StudyHistory, pictures: Pictures, published: Published | None, shelf: _Shelf) -> str:
@@ -86,7 +87,8 @@ def _study(history: StudyHistory, pictures: Pictures, published: Published | Non
     return lines(
         sections.opening(history),
         sections.winner(history, yaml, _samples(history, pictures), shelf.keep),
-        mattered.what_mattered(history, _noising(history, pictures), shelf.keep),
+        in_pictures.in_pictures(history, _real(history, pictures), pictures.album, shelf.keep),
+        mattered.what_mattered(history, shelf.keep),
         published_and_measured(history, published, shelf.keep) if published else "",
         sections.how_it_went(history, shelf.keep),
         sections.finalists(history, shelf.keep),
@@ -122,25 +124,11 @@ def _samples(history: StudyHistory, pictures: Pictures) -> Drawn | None:
     kept = next((pictures.samples[sheet.key] for sheet in sheets if sheet.key in pictures.samples), None)
     if kept is None:
         return None
-    return samples_beside_real(kept, pictures.real_of.get(history.name, pictures.real), "the winner's samples")
+    return samples_beside_real(kept, _real(history, pictures), "the winner's samples")
 
 
-def _noising(history: StudyHistory, pictures: Pictures) -> Drawn | None:
-    """A strip for each noise process that the study tried, at the winner's T."""
-    axis = next((path for path in history.axes if path.endswith("noise_process")), None)
-    real = pictures.real_of.get(history.name, pictures.real)
-    if axis is None or real is None or not history.runs:
-        return None
-    found = tables.winner(history)
-    processes: dict[str, Choice] = {}
-    for run in history.runs:
-        value = run.point.get(axis)
-        choice = choice_from_json(value) if isinstance(value, Mapping) else value
-        choice = Choice.of(choice) if isinstance(choice, str) else choice
-        if isinstance(choice, Choice):
-            processes.setdefault(str(choice), choice)
-    steps = found.run.settings.steps if found else max(run.settings.steps for run in history.runs)
-    return noising_strips([processes[name] for name in sorted(processes)], steps, real)
+def _real(history: StudyHistory, pictures: Pictures) -> npt.NDArray[np.uint8] | None:
+    return pictures.real_of.get(history.name, pictures.real)
 
 
 def _with_study(history: StudyHistory, table: pd.DataFrame, alone: bool) -> pd.DataFrame:

@@ -8,14 +8,14 @@ from diffsearch.records import State, StudyHistory
 from diffsearch.report import phrases, tables
 from diffsearch.report.axes import axis_names, sampling_points
 from diffsearch.report.blocks import Keep, lines, table
-from diffsearch.report.figures import Drawn, importance_bars, parallel_coordinates
+from diffsearch.report.figures import importance_bars, parallel_coordinates
 from diffsearch.report.importance import Importances, importances
 from diffsearch.report.phrases import estimate, maybe, number
 from diffsearch.report.ranks import rankable
 from diffsearch.scoring.statistics import Summary
 
 
-def what_mattered(history: StudyHistory, noising: Drawn | None, keep: Keep) -> str:
+def what_mattered(history: StudyHistory, keep: Keep) -> str:
     """Importances, and each axis value by value."""
     found = importances(history)
     names = axis_names(history)
@@ -37,8 +37,6 @@ def what_mattered(history: StudyHistory, noising: Drawn | None, keep: Keep) -> s
         extra = ["sampling"] if len(sampling_points(history)) > 1 else []
         for axis in (*history.axes, "epochs", *extra):
             parts.append(_axis(history, axis, names.get(axis, axis), stopped))
-            if axis.endswith("noise_process"):
-                parts.append(keep(noising))
     return lines(*parts)
 
 

@@ -41,20 +41,24 @@ def maybe(value: Any) -> float | None:
 
 
 def estimate(summary: Summary | None) -> str:
-    """`5.9 ± 0.3`: the error to one digit, two where it begins with 1, and the mean to the same place."""
-    if summary is None:
-        return "–"
-    if summary.se is None:
-        return number(summary.mean)
-    if summary.se == 0:
-        return f"{number(summary.mean)} ± 0"
-    digits, power = f"{summary.se:.1e}".split("e")
+    """A mean ± its standard error, `5.9 ± 0.3`; an en dash where there is none."""
+    return "–" if summary is None else plus_minus(summary.mean, summary.se)
+
+
+def plus_minus(value: float | None, error: float | None) -> str:
+    """`5.9 ± 0.3`: the error to one digit, two where it begins with 1, and the value to the same place."""
+    if value is None or error is None:
+        return number(value)
+    if error == 0:
+        return f"{number(value)} ± 0"
+    digits, power = f"{error:.1e}".split("e")
     place = (1 if digits.startswith("1") else 0) - int(power)
     if place > 5:
-        size = math.floor(math.log10(max(abs(summary.mean), summary.se)))
-        scaled = Summary(summary.mean / 10.0**size, summary.se / 10.0**size, summary.n)
-        return f"({estimate(scaled)})e{size}"
-    return f"{_fixed(summary.mean, place)} ± {_fixed(summary.se, place)}"
+        size = math.floor(math.log10(max(abs(value), error)))
+        if size >= 0:
+            return f"{_fixed(value, 5)} ± {error:.0e}"
+        return f"({plus_minus(value / 10.0**size, error / 10.0**size)})e{size}"
+    return f"{_fixed(value, place)} ± {_fixed(error, place)}"
 
 
 def compact(value: float) -> str:

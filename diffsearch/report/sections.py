@@ -8,14 +8,10 @@ from diffsearch.records import RunHistory, State, StudyHistory
 from diffsearch.report import phrases, tables
 from diffsearch.report.axes import axis_names, show_value
 from diffsearch.report.blocks import Keep, code, fold, lines, table
-from diffsearch.report.figures import (
-    Drawn,
-    best_so_far,
-    finalists_strip,
-    learning_curves,
-)
+from diffsearch.report.curves import learning_curves
+from diffsearch.report.figures import Drawn, best_so_far, finalists_strip
 from diffsearch.report.ledger import ALONE, NEW, TOTAL, entry
-from diffsearch.report.phrases import duration, estimate, maybe, number
+from diffsearch.report.phrases import duration, estimate, maybe, number, plus_minus
 from diffsearch.report.ranks import STAGES, configurations, rankable
 from diffsearch.scoring.statistics import Summary, welch_p
 
@@ -127,7 +123,7 @@ def all_evaluations(history: StudyHistory, csv: str) -> str:
             row["state"] + ("" if row["ranked"] else " (not ranked)"),
             str(row["epoch"]),
             row["sampling"],
-            *(number(maybe(row[metric])) for metric in history.metrics),
+            *(plus_minus(maybe(row[m]), maybe(row.get(tables.spread_column(m)))) for m in history.metrics),
             f"{row['samples']:,}",
             *(number(row[phase]) for phase in ("train_s", "sampling_s", "scoring_s")),
         ]
@@ -140,6 +136,8 @@ def all_evaluations(history: StudyHistory, csv: str) -> str:
         f"{phrases.several(len(every), 'evaluation')}, largest sample count first; different counts are not comparable."
     )
     text += f" As [CSV]({csv})."
+    if any(tables.spread_column(metric) in every for metric in history.metrics):
+        text += " Here ± is the standard deviation over subsets of one evaluation's images, not over seeds."
     return lines("## All evaluations", text, fold("Every evaluation", body))
 
 

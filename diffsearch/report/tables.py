@@ -38,6 +38,7 @@ __all__ = [
     "ranking",
     "runs",
     "show_value",
+    "spread_column",
     "winner",
 ]
 _RUN_COLUMNS = ["run", "run_key", "order", "stage", "seed", "state"]
@@ -47,8 +48,12 @@ def evaluations(history: StudyHistory) -> pd.DataFrame:
     """One row an evaluation, of failed runs too (`state` says so), in the order in which the study asked for the runs.
 
     `train_s` is the training time up to that epoch in seconds; `network_calls` counts images times calls for each.
+    A metric that has a spread (see `Score`) is followed by a column of it.
     """
     names = axis_names(history)
+    sheets = [sheet for run in history.runs for sheet in run.evaluations]
+    spreads = {m for m in history.metrics if any(m in s.scores and s.scores[m].spread is not None for s in sheets)}
+    scores = [name for m in history.metrics for name in (m, *([spread_column(m)] if m in spreads else []))]
     rows = []
     for run in history.runs:
         for sheet in run.evaluations:
@@ -61,6 +66,7 @@ def evaluations(history: StudyHistory) -> pd.DataFrame:
                     **{name: _cell(run.point.get(path)) for path, name in names.items()},
                     "sampling": str(sheet.sampling),
                     **{m: sheet.scores[m].value if m in sheet.scores else None for m in history.metrics},
+                    **{spread_column(m): sheet.scores[m].spread if m in sheet.scores else None for m in spreads},
                     "samples": sheet.samples,
                     "noise_seed": sheet.noise_seed,
                     "images_trained": sheet.epoch * history.train_images if seen is None else seen,
@@ -71,9 +77,14 @@ def evaluations(history: StudyHistory) -> pd.DataFrame:
                     "key": sheet.key,
                 }
             )
-    fixed = [*_RUN_COLUMNS, "epoch", *names.values(), "sampling", *history.metrics, "samples", "noise_seed"]
+    fixed = [*_RUN_COLUMNS, "epoch", *names.values(), "sampling", *scores, "samples", "noise_seed"]
     last = ["images_trained", "network_calls", "train_s", "sampling_s", "scoring_s", "key"]
     return pd.DataFrame(rows, columns=[*fixed, *last])
+
+
+def spread_column(metric: str) -> str:
+    """Where `evaluations` has the spread of a metric."""
+    return f"{metric}_spread"
 
 
 def runs(history: StudyHistory) -> pd.DataFrame:

@@ -10,21 +10,21 @@ import functools
 import hashlib
 import socket
 import urllib.parse
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from diffsearch import registry
 from diffsearch.errors import MetricError
 from diffsearch.files import replace_file
-from diffsearch.scoring.digits import DIM, IMAGE_SHAPE, WEIGHTS, DigitsExtractor
+from diffsearch.scoring.passes import in_colour, one_pass
 
-SHIPPED_DIGITS = WEIGHTS / "digits-467d209eaa4610f5.safetensors"
 _INCEPTION_BATCH = 50
+_LAYERS = ["2048", "logits_unbiased"]  # logits without their bias are what torch-fidelity's inception score reads
 _CONNECT_S = 3.0  # a machine without a network is told so within this time, not after a download's time-outs
 
 
@@ -42,19 +42,40 @@ class Extractor(Protocol):
         ...
 
 
-@registry.extractor.register("digits", dim=DIM, image_shape=IMAGE_SHAPE)
-def digits(*, weights: str | None = None) -> Extractor:
-    """Our classifier of 28×28 grey digits; its weights are shipped. See `diffsearch.scoring.digits`.
+@runtime_checkable
+class Classifier(Extractor, Protocol):
+    """An extractor that is a classifier too; it is registered with the trait `classes`."""
+
+    classes: int
+
+    def classify(self, images: np.ndarray | Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 (N, C, H, W) → features, float32 (N, dim), and class logits, float32 (N, classes), of one pass."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """All that an extractor makes of images.
 
     Args:
-        weights: a file that `diffsearch features train` wrote; None: the shipped one.
+        features: float32 (N, dim).
+        logits: float32 (N, classes); None where it is no classifier.
     """
-    return DigitsExtractor(SHIPPED_DIGITS if weights is None else Path(weights).expanduser())
+
+    features: np.ndarray
+    logits: np.ndarray | None = None
 
 
-@registry.extractor.register("inception", dim=2048, image_shape=None)
-def inception(*, weights: str | None = None) -> Extractor:
-    """torch-fidelity's Inception v3 of 2015 (the one that published FID and KID use), its 2,048 pooled features.
+def outputs(extractor: Extractor, images: np.ndarray | Tensor) -> Outputs:
+    """What an extractor makes of uint8 images (N, C, H, W), of one pass through its network."""
+    if isinstance(extractor, Classifier):
+        return Outputs(*extractor.classify(images))
+    return Outputs(extractor.extract(images))
+
+
+@registry.extractor.register("inception", dim=2048, image_shape=None, classes=1008)
+def inception(*, weights: str | None = None) -> Classifier:
+    """torch-fidelity's Inception v3 of 2015 (the one that published FID, KID and IS use), its 2,048 pooled features.
 
     Args:
         weights: its weights file; None: torch's cache, else a download of 91 MB.
@@ -70,31 +91,28 @@ class InceptionExtractor:
 
     name = "inception"
     dim = 2048
+    classes = 1008  # outputs of its last layer; 1,000 of them are ImageNet's
     image_shape: tuple[int, int, int] | None = None
 
     def __init__(self, path: Path) -> None:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
         try:
-            self._net = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(path))
+            self._net = FeatureExtractorInceptionV3("inception", _LAYERS, feature_extractor_weights_path=str(path))
         except Exception as error:
             raise MetricError(f"{path} does not hold torch-fidelity's Inception weights: {error}") from error
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._net.to(self._device)
         self.content = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
-    @torch.inference_mode()
     def extract(self, images: np.ndarray | Tensor) -> np.ndarray:
         """uint8 (N, 1 or 3, H, W) → float32 (N, 2048)."""
-        rows = []
-        for start in range(0, len(images), _INCEPTION_BATCH):
-            batch = torch.as_tensor(np.array(images[start : start + _INCEPTION_BATCH]))
-            if batch.shape[1] == 1:
-                batch = batch.expand(-1, 3, -1, -1)
-            padded = F.pad(batch, (0, 0, 0, 0, 0, 0, 0, _INCEPTION_BATCH - len(batch)))
-            (features,) = self._net(padded.to(self._device))
-            rows.append(features[: len(batch)].cpu().numpy())
-        return np.concatenate(rows)
+        return self.classify(images)[0]
+
+    def classify(self, images: np.ndarray | Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 (N, 1 or 3, H, W) → features, float32 (N, 2048), and logits, float32 (N, 1008)."""
+        features, logits = one_pass(lambda x: self._net(in_colour(x)), images, _INCEPTION_BATCH, self._device)
+        return features, logits
 
 
 def inception_weights(weights: str | None = None, *, download: bool = True) -> Path:
@@ -114,7 +132,7 @@ def inception_weights(weights: str | None = None, *, download: bool = True) -> P
     if path.is_file():
         return path
     remedy = (
-        f"fid and kid need Inception's weights, which aren't on this machine: get {URL_INCEPTION_V3} "
+        f"fid, kid and is need Inception's weights, which aren't on this machine: get {URL_INCEPTION_V3} "
         f"and put it at {path}; `diffsearch features install FILE` does that for a file that you have"
     )
     if not download or not _reachable(URL_INCEPTION_V3):
@@ -262,3 +280,16 @@ def precision_recall(features: np.ndarray, reference: np.ndarray, *, neighbours:
         verbose=False,
     )
     return float(found[KEY_METRIC_PRECISION]), float(found[KEY_METRIC_RECALL])
+
+
+def split_score(logits: np.ndarray, *, splits: int, seed: int = 2020) -> tuple[float, float]:
+    """The inception score exp E KL(p(y|x) || p(y)) (Salimans et al. 2016) of each split: mean and standard deviation.
+
+    Args:
+        logits: float32 (N, classes), N ≥ splits.
+        splits: equal parts of the images, which are shuffled first.
+    """
+    from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
+
+    found = isc_features_to_metric(torch.from_numpy(np.ascontiguousarray(logits)), splits, True, seed)
+    return float(found[KEY_METRIC_ISC_MEAN]), float(found[KEY_METRIC_ISC_STD])

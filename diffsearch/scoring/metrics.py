@@ -1,99 +1,35 @@
-"""Metrics by name: what a study file may call an objective, and how images become scores.
-
-A name says the kind, the extractor and the reference: `fd-digits` is the Fréchet distance on the features of `digits`
-to the test images, `fd-digits-train` to the images that were trained on; `fid` and `kid` are the usual names of
-those two kinds on `inception`.
-"""
+"""The kinds of metrics, and how images become scores."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from torch import Tensor
 
 from diffsearch import registry
 from diffsearch.data.datasets import ImageData
-from diffsearch.errors import DiffsearchError, MetricError
+from diffsearch.errors import MetricError
 from diffsearch.records import Score
 from diffsearch.scoring.features import (
     Extractor,
+    Outputs,
     extractor,
     frechet_distance,
     kernel_distance,
     moments,
+    outputs,
     precision_recall,
+    split_score,
 )
 from diffsearch.scoring.reference import Reference, reference
+from diffsearch.space.metric_names import MetricName, parse
 
-_ALIASES = {"fid": ("fd", "inception"), "kid": ("kd", "inception")}
 _SUBSET = 1000  # images in one estimate of a kernel distance, where there are that many
-_TRAIN = "-train"
-
-
-@dataclass(frozen=True, slots=True)
-class MetricName:
-    """A metric's name, taken apart. `str` gives the one spelling that keys, tables and MLflow use."""
-
-    kind: str
-    extractor: str
-    reference: Literal["test", "train"]
-
-    def __str__(self) -> str:
-        pair = (self.kind, self.extractor)
-        short = next((name for name, meaning in _ALIASES.items() if meaning == pair), f"{self.kind}-{self.extractor}")
-        return short + (_TRAIN if self.reference == "train" else "")
-
-    @property
-    def direction(self) -> Literal["min", "max"]:
-        found: Literal["min", "max"] = registry.metric.member(self.kind).traits.get("direction", "min")
-        return found
-
-    @property
-    def minimum_samples(self) -> int:
-        """The fewest images that can be scored; needs no weights."""
-        dim = registry.extractor.member(self.extractor).traits.get("dim", 1)
-        least = registry.metric.member(self.kind).traits.get("minimum_samples")
-        return 2 if least is None else int(least(dim))
-
-    def fits(self, image_shape: tuple[int, int, int]) -> bool:
-        """Whether the extractor reads images of that shape; needs no weights."""
-        wanted = registry.extractor.member(self.extractor).traits.get("image_shape")
-        return wanted is None or tuple(wanted) == tuple(image_shape)
-
-    def against(self, which: Literal["test", "train"]) -> MetricName:
-        """The same metric to another reference: how `evaluation.reference` is applied."""
-        return MetricName(self.kind, self.extractor, which)
-
-
-def known_metric_names() -> tuple[str, ...]:
-    """Every name that `parse` takes, sorted."""
-    names = (
-        MetricName(kind, features, which)
-        for kind in registry.metric.names()
-        for features in registry.extractor.names()
-        for which in ("test", "train")
-    )
-    return tuple(sorted(str(name) for name in names))
-
-
-def parse(name: str) -> MetricName:
-    """Take a metric's name apart.
-
-    Raises:
-        DiffsearchError: unknown; the message holds the known names and the nearest.
-    """
-    for kind in registry.metric.names():
-        for features in registry.extractor.names():
-            for which in ("test", "train"):
-                candidate = MetricName(kind, features, which)  # type: ignore[arg-type]
-                if str(candidate) == name:
-                    return candidate
-    raise DiffsearchError(f"unknown metric '{name}'. {registry.suggest(name, known_metric_names())}")
+_SPLITS = 10  # of the images, for an inception score
 
 
 # --- the kinds ----------------------------------------------------------------------------------------------------
@@ -111,7 +47,7 @@ def fd(features: np.ndarray, against: Reference) -> Score:
     """
     mean, cov = moments(features)
     value = frechet_distance(mean, cov, against.mean, against.cov)
-    return _score(value, len(features), against)
+    return _score(value, len(features))
 
 
 def _kd_minimum(dim: int) -> int:
@@ -126,7 +62,7 @@ def kd(features: np.ndarray, against: Reference) -> Score:
     """
     size = min(_SUBSET, len(features), len(against.features))
     value, spread = kernel_distance(features, against.features, subset_size=size)
-    return _score(value, len(features), against, spread)
+    return _score(value, len(features), spread)
 
 
 def _prc_minimum(dim: int) -> int:
@@ -140,14 +76,14 @@ def precision(features: np.ndarray, against: Reference) -> Score:
     Both shares depend on the counts: as many real images are taken as were drawn, if there are that many.
     """
     share, _ = precision_recall(features, _as_many(features, against))
-    return _score(share, len(features), against)
+    return _score(share, len(features))
 
 
 @registry.metric.register("recall", direction="max", minimum_samples=_prc_minimum)
 def recall(features: np.ndarray, against: Reference) -> Score:
     """Share of real images that lie among the drawn ones (Kynkäänniemi et al. 2019, k = 3): how much is covered."""
     _, share = precision_recall(features, _as_many(features, against))
-    return _score(share, len(features), against)
+    return _score(share, len(features))
 
 
 def _as_many(features: np.ndarray, against: Reference) -> np.ndarray:
@@ -157,17 +93,33 @@ def _as_many(features: np.ndarray, against: Reference) -> np.ndarray:
     return real[np.sort(chosen)]
 
 
-def _score(value: float, samples: int, against: Reference, spread: float | None = None) -> Score:
+def _is_minimum(dim: int) -> int:
+    return 10 * _SPLITS  # a split of n images can score n at most, and of fewer than ten it says nothing
+
+
+@registry.metric.register("is", direction="max", minimum_samples=_is_minimum, logits=True, reference=False)
+def inception_score(logits: np.ndarray) -> Score:
+    """exp E KL(p(class | image) || p(class)) (Salimans et al. 2016): from 1 to the number of classes; with its spread.
+
+    It rewards images that the classifier is sure of, spread over all classes, and looks at no real image: one sharp
+    image of each class, drawn again and again, scores best. The spread is the standard deviation over ten splits.
+    """
+    value, spread = split_score(logits, splits=_SPLITS)
+    return _score(value, len(logits), spread)
+
+
+def _score(value: float, samples: int, spread: float | None = None) -> Score:
+    """A score but for what it was measured with, which `score_outputs` fills in."""
     if not math.isfinite(value) or (spread is not None and not math.isfinite(spread)):
-        raise MetricError(f"the distance of {samples} images to the reference is {value}: features that aren't finite")
-    return Score(value, samples, against.extractor, spread)
+        raise MetricError(f"the score of {samples} images is {value}: the network's outputs aren't finite")
+    return Score(value, samples, "", spread)
 
 
 # --- scoring ------------------------------------------------------------------------------------------------------
 
 
 def score(images: np.ndarray | Tensor, metrics: Sequence[str], data: ImageData, folder: Path) -> dict[str, Score]:
-    """Score drawn images; features are extracted once for each extractor.
+    """Score drawn images; they go once through each extractor, for all of its metrics.
 
     Args:
         images: uint8 (N, C, H, W).
@@ -182,18 +134,22 @@ def score(images: np.ndarray | Tensor, metrics: Sequence[str], data: ImageData, 
     for name in names:
         check_fit(name, tuple(images.shape), data)
     used = dict.fromkeys(name.extractor for name in names)
-    features = {chosen: extractor(chosen).extract(images) for chosen in used}
+    made = {chosen: outputs(extractor(chosen), images) for chosen in used}
     return {
-        metric: score_features(name, features[name.extractor], reference_for(name, data, folder))
+        metric: score_outputs(name, made[name.extractor], reference_for(name, data, folder))
         for metric, name in zip(metrics, names, strict=True)
     }
 
 
-def score_features(name: MetricName, features: np.ndarray, against: Reference) -> Score:
-    """The score of features (N, d) that were extracted already."""
-    if not np.isfinite(features).all():
-        raise MetricError(f"{name}: the features hold NaN or infinity")
-    found: Score = registry.metric.build(name.kind, features, against)
+def score_outputs(name: MetricName, made: Outputs, against: Reference | None) -> Score:
+    """The score of what an extractor made of images already; `against` is None for a metric that has no reference."""
+    read = made.logits if name.reads_logits else made.features
+    if read is None:
+        raise MetricError(f"{name}: extractor '{name.extractor}' says that it has classes but gave no logits")
+    if not np.isfinite(read).all():
+        raise MetricError(f"{name}: the network's outputs hold NaN or infinity")
+    given = (read,) if against is None else (read, against)
+    found: Score = registry.metric.build(name.kind, *given)
     return replace(found, extractor=measure(name))
 
 
@@ -203,12 +159,13 @@ def measure(name: MetricName) -> str:
     Scores of different measures are never compared, and one of another measure is computed anew.
     """
     members = registry.extractor.member(name.extractor), registry.metric.member(name.kind)
-    return "+".join([extractor_of(name).content, *(member.origin for member in members if member.origin)])
+    parts = [extractor_of(name).content, *(member.origin for member in members if member.origin)]
+    return "+".join(dict.fromkeys(parts))  # a trained classifier's content is its file's hash
 
 
-def reference_for(name: MetricName, data: ImageData, folder: Path) -> Reference:
-    """The reference that a metric's name asks for."""
-    return reference(data, name.reference, extractor_of(name), folder)
+def reference_for(name: MetricName, data: ImageData, folder: Path) -> Reference | None:
+    """The reference that a metric's name asks for; None where it asks for none."""
+    return None if name.reference is None else reference(data, name.reference, extractor_of(name), folder)
 
 
 def extractor_of(name: MetricName) -> Extractor:
@@ -221,10 +178,9 @@ def check_fit(name: MetricName, shape: tuple[int, ...], data: ImageData) -> None
     if len(shape) != 4 or tuple(shape[1:]) != data.image_shape:
         raise MetricError(f"{name}: images of shape {shape} don't match {data.name}, which has {data.image_shape}")
     if not name.fits(data.image_shape):
-        wanted = registry.extractor.member(name.extractor).traits["image_shape"]
         raise MetricError(
-            f"{name}: extractor '{name.extractor}' reads images of {wanted} only, {data.name} has {data.image_shape}; "
-            f"fid and kid read any"
+            f"{name}: extractor '{name.extractor}' reads images of {name.image_shape} only, "
+            f"{data.name} has {data.image_shape}; fid and kid read any"
         )
     if shape[0] < name.minimum_samples:
         raise MetricError(f"{name} needs at least {name.minimum_samples} images, got {shape[0]}")

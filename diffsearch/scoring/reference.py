@@ -16,8 +16,8 @@ from diffsearch.data.cache import locked
 from diffsearch.data.datasets import ImageData
 from diffsearch.errors import MetricError
 from diffsearch.files import replace_file
-from diffsearch.scoring.digits import WEIGHTS, verified, write_named
 from diffsearch.scoring.features import Extractor, moments
+from diffsearch.scoring.named import SHIPPED, verified, write_named
 
 _KEPT = 10_000  # images whose own features are kept, for metrics that need more than mean and covariance
 
@@ -74,7 +74,7 @@ def from_features(features: np.ndarray, extractor: Extractor, data: str) -> Refe
     return Reference(mean, cov, features[rows].astype(np.float32), len(features), extractor.content, data)
 
 
-def ship(data: ImageData, extractor: Extractor, folder: Path = WEIGHTS) -> list[Path]:
+def ship(data: ImageData, extractor: Extractor, folder: Path = SHIPPED) -> list[Path]:
     """Write the statistics of both splits of a family's full set into the package, for use without its images.
 
     Raises:
@@ -96,7 +96,7 @@ def shipped(family: str | None, which: Literal["train", "test"], extractor_conte
     """The statistics of a family's full split that come with diffsearch; None where there are none."""
     if family is None:
         return None
-    found = sorted(WEIGHTS.glob(f"{family}-{which}-{extractor_content}-*.safetensors"))
+    found = sorted(SHIPPED.glob(f"{family}-{which}-{extractor_content}-*.safetensors"))
     return _parsed(verified(found[0])[0], found[0]) if found else None
 
 

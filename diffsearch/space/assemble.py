@@ -10,6 +10,7 @@ from typing import Any
 from diffsearch.space.axes import default_track, points, sampling_point
 from diffsearch.space.conditions import When, refuse_circles, resolve
 from diffsearch.space.members import Draft, name_of
+from diffsearch.space.metric_names import against_train
 from diffsearch.space.schema import SECTIONS, TRAINING_SECTIONS, Evaluation, Finalists, Search, Study
 from diffsearch.space.settings import (
     Axis,
@@ -27,9 +28,6 @@ from diffsearch.space.strategies import START
 from diffsearch.space.values import Setting
 
 _FINALIST_SAMPLING = "search.finalists."
-
-
-TRAIN = "-train"
 
 
 def assemble(
@@ -134,11 +132,6 @@ def _evaluation(draft: Draft) -> EvaluationSettings:
     beside = values["metrics"] or (against_train(values["objective"]),)  # a model that memorises wins only there
     values["metrics"] = tuple(dict.fromkeys((values["objective"], *beside)))
     return EvaluationSettings(**values)
-
-
-def against_train(metric: str) -> str:
-    """The name of the same metric against the training images."""
-    return metric if metric.endswith(TRAIN) else metric + TRAIN
 
 
 def _search(draft: Draft, sampling_fixed: Mapping[str, Any], tracks: tuple[int, ...]) -> SearchSettings:

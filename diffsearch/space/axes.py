@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from diffsearch.space.settings import (
     show,
 )
 
+GUIDANCE = "sampling.guidance_weight"
 DIRECT_MEANS = frozenset({"mu-tilde", "x-prev"})  # the output is the posterior mean: no x_0 to jump with
 
 
@@ -42,6 +43,8 @@ def settings_at(spec: StudySpec, point: Point, seed: int) -> RunSettings:
     training["horizon"] = spec.max_epochs if training["schedule"] == "cosine" else None
     if training["precision"] == "auto":
         training["precision"] = "fp32"
+    for idle in _idle(training):
+        training[idle] = default_of(f"training.{idle}")
     return RunSettings(
         dataset=member_at(values, "data"),
         model=member_at(values, "model"),
@@ -50,7 +53,16 @@ def settings_at(spec: StudySpec, point: Point, seed: int) -> RunSettings:
         terminal=get("diffusion.terminal"),
         training=TrainingSettings(**training),
         seed=seed,
+        time=get("diffusion.time"),
     )
+
+
+def _idle(training: Mapping[str, Any]) -> Iterator[str]:
+    """Settings that mean nothing beside the others, so that no key may depend on them."""
+    if training["schedule"] == "constant":
+        yield "learning_rate_floor"
+    if training["conditioning"] == "none":
+        yield "label_dropout"
 
 
 def member_at(values: Mapping[str, Any], section: str) -> Choice:
@@ -59,10 +71,12 @@ def member_at(values: Mapping[str, Any], section: str) -> Choice:
     path = f"{section}.{what.DISCRIMINATOR}"
     head = values[path] if path in values else default_of(path)
     name, own = (head.name, head.kwargs) if isinstance(head, Choice) else (head, {})
-    options = FAMILIES[what.FAMILY].member(name).options()
-    beside = {key: values[f"{section}.{key}"] for key in options if f"{section}.{key}" in values}
+    defaults = {key: option.default for key, option in FAMILIES[what.FAMILY].member(name).options().items()}
+    if section == "data":
+        defaults["validation"] = 0.0  # an option of every data set
+    beside = {key: values[f"{section}.{key}"] for key in defaults if f"{section}.{key}" in values}
     given = {**beside, **own}
-    return Choice.of(name, **{key: value for key, value in given.items() if not _same(value, options[key].default)})
+    return Choice.of(name, **{key: value for key, value in given.items() if not _same(value, defaults[key])})
 
 
 def value_at(settings: RunSettings, path: str) -> Any:
@@ -70,7 +84,7 @@ def value_at(settings: RunSettings, path: str) -> Any:
     section, _, key = path.partition(".")
     if section == "training":
         return None if key == "epochs" else getattr(settings.training, key)
-    if path in ("diffusion.steps", "diffusion.terminal"):
+    if path in ("diffusion.steps", "diffusion.terminal", "diffusion.time"):
         return getattr(settings, key)
     chosen = {"data": settings.dataset, "model": settings.model, "diffusion": settings.noise_process}[section]
     if key == SECTIONS[section].DISCRIMINATOR:
@@ -98,6 +112,22 @@ def point_of(spec: StudySpec, settings: RunSettings) -> Point | None:
         if inside and settings_at(spec, point, settings.seed) == settings:
             return point
     return None
+
+
+def axes_under(spec: StudySpec, prefixes: Iterable[str]) -> tuple[Axis, ...]:
+    """Training axes at or under these paths, and those that their existence depends on."""
+    wanted = {axis.path for axis in spec.axes if any(f"{axis.path}.".startswith(f"{prefix}.") for prefix in prefixes)}
+    while True:
+        further = {path for axis in spec.axes if axis.path in wanted for path, _ in axis.when} - wanted
+        if not further:
+            return tuple(axis for axis in spec.axes if axis.path in wanted)
+        wanted |= further
+
+
+def values_of(spec: StudySpec, path: str) -> tuple[Any, ...]:
+    """Every value that a training key takes somewhere in the study."""
+    found = tuple(point[path] for point in points(axes_under(spec, [path]), spec.fixed) if path in point)
+    return found or (spec.fixed.get(path, default_of(path)),)
 
 
 def walk(axes: Sequence[Axis], fixed: Mapping[str, Any], choose: Callable[[Axis], Any]) -> Point:
@@ -162,7 +192,8 @@ def sampling_points(spec: StudySpec, settings: RunSettings) -> tuple[SamplingPoi
 def finalist_points(spec: StudySpec, settings: RunSettings) -> tuple[SamplingPoint, ...]:
     """The sampling points of a finalist: those of `search.finalists.sampling` that its target and its T allow."""
     asked = spec.search.finalists.sampling
-    possible = tuple(point for point in asked if refusal(settings.training.loss, settings.steps, point) is None)
+    taught = Taught.by(settings)
+    possible = tuple(point for point in asked if refusal(taught, point) is None)
     return possible or sampling_points(spec, settings)
 
 
@@ -172,12 +203,39 @@ def sampling_point(values: Mapping[str, Any], tracks: Sequence[int]) -> Sampling
         sampler=member_at(values, "sampling"),
         steps=values.get("sampling.steps"),
         ema=default_track(tracks) if ema is None else ema,
+        guidance=guidance(values),
     )
+
+
+def guidance(values: Mapping[str, Any]) -> float:
+    """w, by either of its two names: the weight is w, the scale 1 + w."""
+    weight, scale = values.get("sampling.guidance_weight"), values.get("sampling.guidance_scale")
+    if scale is not None:
+        weight = round(scale - 1, 12)  # so that a scale of 1.1 and a weight of 0.1 are one setting
+    return 0.0 if weight is None else float(weight)
 
 
 def default_track(tracks: Sequence[int]) -> int:
     """The shortest track that averages; the raw weights where none does."""
     return min((track for track in tracks if track > 0), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """What a network was taught, as far as it decides how it can be sampled."""
+
+    loss: str
+    steps: int
+    conditioning: str
+    label_dropout: float
+    learned_variance: bool
+
+    @classmethod
+    def by(cls, settings: RunSettings) -> Taught:
+        training = settings.training
+        return cls(
+            training.loss, settings.steps, training.conditioning, training.label_dropout, training.learned_variance
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,15 +247,21 @@ class Refusal:
     why: str
 
 
-def refusal(loss_name: str, steps: int, point: SamplingPoint) -> Refusal | None:
-    """Why a network trained so can't be sampled so; None where it can."""
+def refusal(taught: Taught, point: SamplingPoint) -> Refusal | None:
+    """Why a network taught so can't be sampled so; None where it can."""
     traits = sampler.member(point.sampler.name).traits
-    fewer = point.steps is not None and point.steps < steps
-    if point.steps is not None and point.steps > steps:
+    fewer = point.steps is not None and point.steps < taught.steps
+    if point.steps is not None and point.steps > taught.steps:
         return Refusal("sampling.steps", "diffusion.steps", "more sampling steps than the process has")
     if fewer and not traits.get("few_step", True):
         return Refusal("sampling.steps", "diffusion.steps", f"{point.sampler.name} takes every step")
-    if loss.member(loss_name).traits.get("predicts") not in DIRECT_MEANS:
+    if point.guidance and taught.conditioning == "none":
+        return Refusal(GUIDANCE, "training.conditioning", "its network knows no classes to guide to")
+    if point.guidance and not taught.label_dropout:
+        return Refusal(GUIDANCE, "training.label_dropout", "its network was never taught what no label means")
+    if point.sampler.kwargs.get("variance") == "learned" and not taught.learned_variance:
+        return Refusal("sampling.variance", "training.learned_variance", "its network says no variance")
+    if loss.member(taught.loss).traits.get("predicts") not in DIRECT_MEANS:
         return None
     if not traits.get("direct_mean", False):
         why = "its network gives the mean of the step before, and this sampler needs an estimate of x_0"

@@ -13,12 +13,13 @@ import torch
 
 from diffsearch.errors import DiffsearchError
 from diffsearch.registry import algorithm, dataset, model, noise_process, stopping_rule, suggest
-from diffsearch.space.axes import grid_size, member_at, points
-from diffsearch.space.check_sampling import check_combinations, check_tracks
+from diffsearch.space.axes import axes_under, grid_size, member_at, points, values_of
+from diffsearch.space.check_sampling import check_combinations, check_guidance, check_tracks
 from diffsearch.space.check_scoring import check_metrics
+from diffsearch.space.check_training import check_needs
 from diffsearch.space.conditions import default_of
 from diffsearch.space.members import Draft
-from diffsearch.space.settings import Axis, Choices, StudySpec, show
+from diffsearch.space.settings import Choices, StudySpec, show
 from diffsearch.space.strategies import START
 
 MOST_BUILDS = 400  # combinations of model options, or of process and steps, that are built when a file is loaded
@@ -32,10 +33,12 @@ def check(spec: StudySpec, draft: Draft) -> None:
     checks: tuple[tuple[Callable[[StudySpec, Draft], None], tuple[str, ...]], ...] = (
         (_check_processes, ("diffusion",)),
         (_check_models, ("data", "model", "diffusion.steps")),
+        (check_needs, ()),
         (_check_stopping, ("search.stopping", "training.epochs")),
         (_check_algorithm, ("search.algorithm", "model", "diffusion", "training")),
         (_check_runs, ("search.runs", "search.finalists.top", "model", "diffusion", "training", "budget")),
         (check_tracks, ("sampling.ema", "training.ema_half_life", "search.finalists.sampling")),
+        (check_guidance, ("sampling", "search.finalists.sampling")),
         (check_combinations, ("sampling", "training.loss", "diffusion.steps", "search.finalists.sampling")),
         (check_metrics, ("evaluation", "data", "search.finalists.samples")),
     )
@@ -43,16 +46,6 @@ def check(spec: StudySpec, draft: Draft) -> None:
     for (run, _), skip in zip(checks, touched, strict=True):
         if not skip:
             run(spec, draft)
-
-
-def axes_under(spec: StudySpec, prefixes: Iterable[str]) -> tuple[Axis, ...]:
-    """Training axes at or under these paths, and those that their existence depends on."""
-    wanted = {axis.path for axis in spec.axes if any(f"{axis.path}.".startswith(f"{prefix}.") for prefix in prefixes)}
-    while True:
-        further = {path for axis in spec.axes if axis.path in wanted for path, _ in axis.when} - wanted
-        if not further:
-            return tuple(axis for axis in spec.axes if axis.path in wanted)
-        wanted |= further
 
 
 def _check_processes(spec: StudySpec, draft: Draft) -> None:
@@ -79,7 +72,8 @@ def _check_processes(spec: StudySpec, draft: Draft) -> None:
 
 def _check_models(spec: StudySpec, draft: Draft) -> None:
     """Every combination of the model's options, once, on the meta device: it has shapes, but no weights."""
-    steps = max(_all_values(spec, "diffusion.steps"))
+    steps = max(values_of(spec, "diffusion.steps"))
+    continuous = "continuous" in values_of(spec, "diffusion.time")
     axes = axes_under(spec, ["model"])
     outcomes: dict[Any, str | None] = {}
     failing: dict[str, tuple[Mapping[str, Any], str]] = {}  # reason → the first point that it stops, and the message
@@ -89,7 +83,7 @@ def _check_models(spec: StudySpec, draft: Draft) -> None:
         if choice not in outcomes:
             if len(outcomes) >= MOST_BUILDS:
                 continue
-            outcomes[choice] = _build_anywhere(choice.name, choice.kwargs, steps, image_shapes(spec))
+            outcomes[choice] = _build_anywhere(choice.name, choice.kwargs, steps, image_shapes(spec), continuous)
         reason = outcomes[choice]
         if reason is None:
             passing.append(point)
@@ -105,14 +99,16 @@ def _check_models(spec: StudySpec, draft: Draft) -> None:
 
 
 def _build_anywhere(
-    name: str, options: Mapping[str, Any], steps: int, shapes: Iterable[tuple[int, int, int]]
+    name: str, options: Mapping[str, Any], steps: int, shapes: Iterable[tuple[int, int, int]], continuous: bool
 ) -> str | None:
-    """None if the model can be built for any of the shapes; else why not."""
+    """None if the model can be built for any of the shapes, and told a step between two if need be; else why not."""
     reason = None
     for shape in shapes:
         try:
             with torch.device("meta"):
-                model.build(name, shape, steps, **options)
+                network = model.build(name, shape, steps, **options)
+                if continuous:
+                    network(torch.empty(2, *shape), torch.full((2,), 0.5))
         except _BUILD_ERRORS as error:
             reason = _one_line(error)
         else:
@@ -191,12 +187,6 @@ def _check_runs(spec: StudySpec, draft: Draft) -> None:
     if most is not None and top > most:
         path = "search.finalists.top"
         draft.problems.add(draft.place(path), path, f"{top} finalists of {most} points that are tried")
-
-
-def _all_values(spec: StudySpec, path: str) -> tuple[Any, ...]:
-    """Every value that a training key takes somewhere in the study."""
-    found = tuple(point[path] for point in points(axes_under(spec, [path]), spec.fixed) if path in point)
-    return found or (spec.fixed.get(path, default_of(path)),)
 
 
 def _named(message: str, section: str, values: Mapping[str, Any]) -> str | None:

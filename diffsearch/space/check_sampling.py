@@ -7,13 +7,29 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from diffsearch.space.axes import points, refusal, sampling_point
+from diffsearch.space.axes import GUIDANCE, Taught, points, refusal, sampling_point
 from diffsearch.space.conditions import default_of, in_order
 from diffsearch.space.members import Draft, name_of
 from diffsearch.space.settings import Axis, Choices, SamplingPoint, StudySpec, show, show_count
 
 MOST_COMBINATIONS = 20_000
 _FINALS = "search.finalists.sampling"
+_TAUGHT = {  # how a network is taught → where a study file says so
+    "loss": "training.loss",
+    "steps": "diffusion.steps",
+    "conditioning": "training.conditioning",
+    "label_dropout": "training.label_dropout",
+    "learned_variance": "training.learned_variance",
+}
+
+
+def check_guidance(spec: StudySpec, draft: Draft) -> None:
+    """Guidance's strength has two conventions, and a study writes one of them."""
+    for prefix in ("", "search.finalists."):
+        both = [path for name in ("weight", "scale") if (path := f"{prefix}sampling.guidance_{name}") in draft.settings]
+        if len(both) == 2:
+            message = f"says the same as {both[0]} in another convention (scale = 1 + weight)"
+            draft.problems.add(draft.place(both[1]), both[1], message, "give one of the two")
 
 
 def check_tracks(spec: StudySpec, draft: Draft) -> None:
@@ -50,16 +66,15 @@ def check_combinations(spec: StudySpec, draft: Draft) -> None:
         if path.startswith(("sampling.", _FINALS)) and not isinstance(setting.domain, Choices):
             draft.problems.add(setting.place, path, "takes no range: a sweep is a list of values")
     clashes: dict[tuple[str, str, Any], _Clash] = {}
-    training: dict[str, list[Any]] = {"training.loss": [], "diffusion.steps": []}
-    for loss_name, steps, point in _asked(spec):
-        for path, value in (("training.loss", loss_name), ("diffusion.steps", steps)):
-            if value not in training[path]:
+    training: dict[str, list[Any]] = {path: [] for path in _TAUGHT.values()}
+    for taught, point in _asked(spec):
+        for name, path in _TAUGHT.items():
+            if (value := getattr(taught, name)) not in training[path]:
                 training[path].append(value)
-        found = refusal(loss_name, steps, point)
+        found = refusal(taught, point)
         if found is not None:
-            blamed = point.sampler.name if found.path == "sampling.sampler" else point.steps
-            clash = clashes.setdefault((found.path, found.on, blamed), _Clash(found.why))
-            bad = loss_name if found.on == "training.loss" else steps
+            clash = clashes.setdefault((found.path, found.on, _blamed(found.path, point)), _Clash(found.why))
+            bad = next(getattr(taught, name) for name, path in _TAUGHT.items() if path == found.on)
             if bad not in clash.bad:
                 clash.bad.append(bad)
     for (path, on, value), clash in clashes.items():
@@ -70,25 +85,33 @@ def check_combinations(spec: StudySpec, draft: Draft) -> None:
     _check_finals(spec, draft)
 
 
+def _blamed(path: str, point: SamplingPoint) -> Any:
+    """The value that a sampling point has at a path."""
+    values = {"sampling.sampler": point.sampler.name, "sampling.steps": point.steps, GUIDANCE: point.guidance}
+    return values[path] if path in values else point.sampler.kwargs.get(path.rpartition(".")[2])
+
+
 def _place(draft: Draft, path: str, value: Any) -> Any:
+    if path == GUIDANCE and path not in draft.settings:
+        path, value = "sampling.guidance_scale", value + 1
     setting = draft.settings.get(path)
     if setting is None:
         return draft.place(path)
     return next((setting.place_of(each) for each in setting.values if name_of(each) == str(value)), setting.place)
 
 
-def _asked(spec: StudySpec) -> Iterator[tuple[str, int, SamplingPoint]]:
-    """(loss, T, sampling point) of every evaluation that the study may ask for."""
+def _asked(spec: StudySpec) -> Iterator[tuple[Taught, SamplingPoint]]:
+    """(how a network is taught, how it is sampled) of every evaluation that the study may ask for."""
     tracks = spec.fixed["training.ema_half_life"]
     for values in _training_values(spec):
         fixed = {**spec.sampling_fixed, **values}
         for swept in points(spec.sampling_axes, fixed):
-            yield _loss(values), _steps(values), sampling_point({**fixed, **swept}, tracks)
+            yield _taught(values), sampling_point({**fixed, **swept}, tracks)
 
 
 def _training_values(spec: StudySpec) -> Iterator[dict[str, Any]]:
     """Training values at each combination of the axes that sampling depends on."""
-    wanted = {"training.loss", "diffusion.steps", *(path for axis in spec.sampling_axes for path, _ in axis.when)}
+    wanted = {*_TAUGHT.values(), *(path for axis in spec.sampling_axes for path, _ in axis.when)}
     for axis in reversed(tuple(in_order(spec.axes))):
         if axis.path in wanted:
             wanted |= {path for path, _ in axis.when}
@@ -97,19 +120,15 @@ def _training_values(spec: StudySpec) -> Iterator[dict[str, Any]]:
         yield {**spec.fixed, **point}
 
 
-def _loss(values: dict[str, Any]) -> str:
-    return str(values.get("training.loss", default_of("training.loss")))
-
-
-def _steps(values: dict[str, Any]) -> int:
-    return int(values.get("diffusion.steps", default_of("diffusion.steps")))
+def _taught(values: dict[str, Any]) -> Taught:
+    return Taught(**{name: values.get(path, default_of(path)) for name, path in _TAUGHT.items()})
 
 
 def _check_finals(spec: StudySpec, draft: Draft) -> None:
     """A finalist's sampling point is left out where it doesn't fit, so it need fit somewhere only."""
-    runs = {(_loss(values), _steps(values)) for values in _training_values(spec)}
+    runs = tuple(dict.fromkeys(map(_taught, _training_values(spec))))
     for point in spec.search.finalists.sampling:
-        refusals = [refusal(loss_name, steps, point) for loss_name, steps in sorted(runs)]
+        refusals = [refusal(taught, point) for taught in runs]
         if refusals and all(refusals):
             first = refusals[0]
             assert first is not None

@@ -11,9 +11,9 @@ from diffsearch.registry import suggest
 from diffsearch.space.assemble import assemble
 from diffsearch.space.check import check
 from diffsearch.space.lines import MAX_BYTES, Node, Place, Problems, dump, parse
-from diffsearch.space.members import Draft, read_section
+from diffsearch.space.members import Draft, MemberKind, read_section
 from diffsearch.space.schema import SECTIONS, Finalists, Sampling, Search, Study
-from diffsearch.space.settings import StudySpec
+from diffsearch.space.settings import Choice, StudySpec
 from diffsearch.space.strategies import read_strategy
 from diffsearch.space.values import kind_of_field, read_setting, shown
 
@@ -64,6 +64,29 @@ def loads(
 ) -> StudySpec:
     """As `load`, of text; relative paths are relative to the working directory."""
     return _read(text, source_name, None, overrides, store, precision)
+
+
+def load_choice(family: str, name: str, options: Sequence[str] = ()) -> Choice:
+    """A registered member with options as a command line gives them, e.g. `path=photos`, the value in YAML.
+
+    Raises:
+        ConfigError: an unknown name or option, a value that it can't have, an option that it needs.
+    """
+    problems, place = Problems(), Place()
+    root = Node({"name": Node(name, place)}, place, {"name": place})
+    for option in options:
+        root = _overridden(root, option, problems)
+    read, issues = MemberKind(family).read(root)
+    choice = read if isinstance(read, Choice) else Choice(name)
+    for where, message, help in issues:
+        problems.add(where, family, message, help)
+    if not problems.found:
+        for known in registry.FAMILIES[family].member(name).options().values():
+            if known.required and known.name not in choice.kwargs:
+                problems.add(place, family, f"{name} needs {known.name}", f"--set {known.name}=...")
+    if problems.found:
+        raise ConfigError(problems.found, "--set")
+    return choice
 
 
 def _read(

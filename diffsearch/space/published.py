@@ -16,9 +16,9 @@ from pydantic.dataclasses import dataclass as checked
 
 from diffsearch.errors import ConfigError, Problem
 from diffsearch.registry import FAMILIES, suggest
-from diffsearch.space.check_scoring import metric_names, parts_of
 from diffsearch.space.lines import Node, Place, Problems, parse
 from diffsearch.space.members import kind_of
+from diffsearch.space.metric_names import find, refusal
 from diffsearch.space.schema import SECTIONS, VARIED_SECTIONS, Positive
 from diffsearch.space.settings import canonical
 from diffsearch.space.values import Kind, Typed, plainly, shown
@@ -197,9 +197,8 @@ class _Values:
     def _table(self, table: Table, node: Node, path: str) -> Table:
         body = node.mapping or {}
         table = replace(table, settings=self._settings(body.get("settings"), f"{path}.settings"))
-        if parts_of(table.metric) is None:
-            help = suggest(table.metric, metric_names())
-            self.problems.add(body["metric"].place, f"{path}.metric", f"unknown metric {shown(table.metric)}", help)
+        if find(table.metric) is None:
+            self.problems.add(body["metric"].place, f"{path}.metric", *refusal(table.metric))
         if table.axis is None:
             if len(table.rows) != 1:
                 self.problems.add(body["rows"].place, f"{path}.rows", "without an axis a table has one row")

@@ -131,7 +131,7 @@ Duration: TypeAlias = Annotated[
     WithJsonSchema({"type": "string", "pattern": r"^(\d+(\.\d+)?h)?(\d+(\.\d+)?m)?(\d+(\.\d+)?s)?$", "minLength": 2}),
 ]
 Range: TypeAlias = Annotated[tuple[float, float], AfterValidator(_rising)]
-GradientClip: TypeAlias = Annotated[
+Clip: TypeAlias = Annotated[
     float | None,
     Field(gt=0),
     BeforeValidator(_off_is_none),
@@ -157,8 +157,11 @@ class Section(BaseModel):
 class Data(Section):
     """The images. Never an axis: scores on different data can't be compared."""
 
-    DISCRIMINATOR, FAMILY, SINGLE = "dataset", "dataset", frozenset({"dataset"})
+    DISCRIMINATOR, FAMILY, SINGLE = "dataset", "dataset", frozenset({"dataset", "validation"})
     dataset: Annotated[str, Known("dataset")] = Field(description="Which images. The data set's options go beside it.")
+    validation: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Share of the training images, by a fixed draw, whose loss is only watched."
+    )
 
 
 class Model(Section):
@@ -179,6 +182,9 @@ class Diffusion(Section):
     terminal: Literal["data-mean", "clamp", "skip"] = Field(
         "data-mean", description="What the last step knows of the image where no signal is left."
     )
+    time: Literal["discrete", "continuous"] = Field(
+        "discrete", description="continuous: training draws any noise level, and the network reads it instead of t."
+    )
 
 
 class Training(Section):
@@ -195,9 +201,21 @@ class Training(Section):
     schedule: Literal["constant", "cosine"] = Field(
         "constant", description="cosine falls to 0 at the last milestone; its epochs aren't prefixes of longer runs."
     )
+    learning_rate_floor: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="Where cosine ends, as a share of the peak."
+    )
     warmup: Count = Field(0, description="Images over which the learning rate rises from 0.")
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="Decoupled under adamw.")
-    gradient_clip: GradientClip = Field(1.0, description="Largest global norm of the gradient, or off.")
+    min_snr_gamma: Clip = Field(None, description="min-SNR weighting of the loss, 5 is usual, or off.")
+    learned_variance: bool = Field(False, description="The network also says the variance of its step.")
+    conditioning: Literal["none", "class"] = Field("none", description="What the network is told of the image.")
+    label_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1, description="Share of labels that training hides; guidance needs some."
+    )
+    augmentation: Literal["none", "flip", "crop", "flip-crop"] = Field(
+        "none", description="Mirrored left to right, moved by up to an eighth, or both."
+    )
+    gradient_clip: Clip = Field(1.0, description="Largest global norm of the gradient, or off.")
     ema_half_life: Tracks = Field(
         (0, 2000, 8000), description="Averages of the weights kept by every run, half-lives in images; 0: raw weights."
     )
@@ -214,6 +232,12 @@ class Sampling(Section):
     steps: Positive | None = Field(None, description="Network calls an image; null: all of diffusion.steps.")
     ema: Count | None = Field(
         None, description="The track that is sampled; null: the shortest that averages, else the raw weights."
+    )
+    guidance_weight: Annotated[float, Field(ge=-1)] | None = Field(
+        None, description="w in (1 + w) conditional - w unconditional: 0 doesn't guide, -1 is unconditional."
+    )
+    guidance_scale: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="The same as 1 + w: 1 doesn't guide, 0 is unconditional. One of the two."
     )
 
 
@@ -267,8 +291,10 @@ class Study(Section):
     seed: Annotated[int, Field(ge=0)] = Field(0, description="Of the search and of the training seeds.")
     repeats: Positive = Field(1, description="Training seeds of every point.")
     store: Path | None = Field(None, description="Folder of finished work; default .diffsearch.")
-    keep: Literal["all", "milestones", "last"] = Field("milestones", description="Which checkpoints stay.")
-    use: Paths = Field((), description="Your own Python files that register members.")
+    keep: Literal["all", "milestones", "best", "last"] = Field(
+        "milestones", description="Which checkpoints stay; best: the best milestone's and the last one's."
+    )
+    use: Paths = Field((), description="Your own files: Python that registers members, and trained classifiers.")
 
 
 SECTIONS: Mapping[str, type[Section]] = {

@@ -17,6 +17,15 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+LATER = "later"
+
+
+def later(default: Any) -> Any:
+    """A setting that runs already in a store were made without: at its default, which says what they did, it is
+    left out of the JSON and so of every key."""
+    return field(default=default, metadata={LATER: True})
+
+
 Value: TypeAlias = "str | int | float | bool | tuple[Value, ...] | None"
 Point: TypeAlias = Mapping[str, Any]  # dotted path of an axis → its value there (a plain Value or a Choice)
 
@@ -56,6 +65,12 @@ class TrainingSettings:
     precision: Literal["fp32", "bf16"]  # `auto` is resolved when the file is loaded
     deterministic: bool
     horizon: int | None  # epochs that the learning rate is planned for; None unless the schedule depends on it
+    learning_rate_floor: float = later(0.0)  # where a falling rate ends, as a share of the peak
+    conditioning: Literal["none", "class"] = later("none")  # what the network is told besides x_t and t
+    label_dropout: float = later(0.1)  # share of the labels that training hides, so that guidance has both to compare
+    augmentation: Literal["none", "flip", "crop", "flip-crop"] = later("none")
+    min_snr_gamma: float | None = later(None)  # min-SNR weighting of the loss; None: every step weighs alike
+    learned_variance: bool = later(False)  # the network says the variance of a step too, and is taught it
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +84,7 @@ class RunSettings:
     terminal: Literal["data-mean", "clamp", "skip"]  # the rule at alpha_bar_T = 0
     training: TrainingSettings
     seed: int
+    time: Literal["discrete", "continuous"] = later("discrete")  # whether training draws a step or any noise level
 
     def to_json(self) -> dict[str, Any]:
         return as_json(self)
@@ -86,6 +102,7 @@ class RunSettings:
             terminal=plain["terminal"],
             training=TrainingSettings(**training),
             seed=plain["seed"],
+            time=plain.get("time", "discrete"),
         )
 
 
@@ -96,17 +113,19 @@ class SamplingPoint:
     sampler: Choice
     steps: int | None  # network calls a sample; None: every step of the process, T
     ema: int  # half-life in images of the track that is sampled; 0: the raw weights
+    guidance: float = later(0.0)  # w of Ho & Salimans 2022: (1 + w) conditional - w unconditional; 0: none
 
     def to_json(self) -> dict[str, Any]:
         return as_json(self)
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> SamplingPoint:
-        return cls(sampler=choice_from_json(plain["sampler"]), steps=plain["steps"], ema=plain["ema"])
+        return cls(**{**plain, "sampler": choice_from_json(plain["sampler"])})
 
     def __str__(self) -> str:
         steps = "" if self.steps is None else f", {self.steps} steps"
-        return f"{self.sampler}{steps}, EMA {show_count(self.ema) if self.ema else 'off'}"
+        guidance = f", guidance w {show(self.guidance)}" if self.guidance else ""
+        return f"{self.sampler}{steps}{guidance}, EMA {show_count(self.ema) if self.ema else 'off'}"
 
 
 # --- axes ---------------------------------------------------------------------------------------------------------
@@ -221,7 +240,7 @@ class StudySpec:
     resources: Resources
     use: tuple[Path, ...]
     store: Path | None
-    keep: Literal["all", "milestones", "last"]  # which checkpoints stay
+    keep: Literal["all", "milestones", "best", "last"]  # which checkpoints stay
     source: Path | None  # the file it was read from
     text: str  # the file as it was read, overrides applied: what a report repeats
     extensions: Mapping[str, str] = field(
@@ -237,8 +256,14 @@ class StudySpec:
 
 
 def as_json(record: Any) -> dict[str, Any]:
-    """A dataclass as a JSON object."""
-    return {f.name: to_plain(getattr(record, f.name)) for f in dataclasses.fields(record)}
+    """A dataclass as a JSON object; see `later` for what is left out."""
+    return {name: to_plain(value) for name, value in told(record).items()}
+
+
+def told(record: Any) -> dict[str, Any]:
+    """A dataclass' fields by name, without those that are at the default of a setting that came `later`."""
+    values = ((f, getattr(record, f.name)) for f in dataclasses.fields(record))
+    return {f.name: value for f, value in values if not (f.metadata.get(LATER) and value == f.default)}
 
 
 def to_plain(value: Any) -> Any:

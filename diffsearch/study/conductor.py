@@ -15,8 +15,8 @@ from typing import Literal
 
 from diffsearch import registry
 from diffsearch.records import Outcome, State
-from diffsearch.scoring.metrics import parse
 from diffsearch.search.stopping import Rule
+from diffsearch.space.metric_names import parse
 from diffsearch.store import RunFolder
 from diffsearch.study.journal import SearchJournal, Trial
 from diffsearch.study.ledger import Asked

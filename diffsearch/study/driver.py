@@ -7,10 +7,11 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from diffsearch.data.datasets import class_names
 from diffsearch.data.datasets import load as load_data
 from diffsearch.errors import StoreError
 from diffsearch.files import replace_file
-from diffsearch.space.axes import member_at
+from diffsearch.space.axes import member_at, values_of
 from diffsearch.space.settings import StudySpec, as_json, canonical
 from diffsearch.store import Lease, LeaseHeld, Store
 from diffsearch.study import tracking
@@ -74,6 +75,8 @@ def run_study(
     with claimed(store, spec.name, observer.note) as lease:
         observer.phase("reading the data set")
         data = load_data(member_at(spec.fixed, "data"))
+        if "class" in values_of(spec, "training.conditioning"):
+            class_names(data)  # refuses a data set without labels
         session = Session(spec, store, lease, data, observer, command)
         uri = tracking.tracking_uri(store, tracking_uri)
         first = session.conductor.next()

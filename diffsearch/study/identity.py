@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
-from diffsearch.space.settings import StudySpec, canonical
+from diffsearch.space.settings import LATER, RunSettings, StudySpec, TrainingSettings, canonical
 
 
 def space_hash(spec: StudySpec, data_content: str) -> str:
     """Of the training axes and every fixed training setting: which points there are to choose from."""
     what = {
         "axes": [replace(axis, line=0) for axis in spec.axes],
-        "fixed": dict(spec.fixed),
+        "fixed": _given(spec.fixed),
         "seed": spec.seed,
         "data": data_content,
         "extensions": dict(spec.extensions),
@@ -25,12 +28,20 @@ def asks_hash(spec: StudySpec, data_content: str) -> str:
     what = {
         "space": space_hash(spec, data_content),
         "milestones": spec.milestones,
-        "sampling": [dict(spec.sampling_fixed), [replace(axis, line=0) for axis in spec.sampling_axes]],
+        "sampling": [_given(spec.sampling_fixed), [replace(axis, line=0) for axis in spec.sampling_axes]],
         "evaluation": spec.evaluation,
         "repeats": spec.repeats,
         "algorithm": spec.search.algorithm if spec.search.algorithm.name == "sequential" else "",
     }
     return _hash(what)
+
+
+def _given(fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """Fixed values without the defaults of settings that older studies were made without, see `later`."""
+    absent: dict[str, Any] = {"data.validation": 0.0, "sampling.guidance_weight": None, "sampling.guidance_scale": None}
+    for section, kind in (("training", TrainingSettings), ("diffusion", RunSettings)):
+        absent |= {f"{section}.{f.name}": f.default for f in dataclasses.fields(kind) if f.metadata.get(LATER)}
+    return {path: value for path, value in fixed.items() if path not in absent or value != absent[path]}
 
 
 def _hash(what: object) -> str:

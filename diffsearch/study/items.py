@@ -34,14 +34,14 @@ def unpack(text: str) -> Item | Outcome:
             raise ValueError(f"a worker reported a {kind}, which is no item of a trial")
 
 
-def pack_files(paths: Iterable[Path]) -> dict[str, str]:
-    """The text of each of the user's files, for nodes that don't see the driver's disk."""
-    return {str(path): path.read_text() for path in paths}
+def pack_files(paths: Iterable[Path]) -> dict[str, bytes]:
+    """The content of each of the user's files, for nodes that don't see the driver's disk."""
+    return {str(path): path.read_bytes() for path in paths}
 
 
-def at_hand(paths: Iterable[Path], texts: Mapping[str, str]) -> tuple[Path, ...]:
+def at_hand(paths: Iterable[Path], contents: Mapping[str, bytes]) -> tuple[Path, ...]:
     """Where this node has those files as the driver read them; written to its temporary folder where it doesn't."""
-    return tuple(_at_hand(path, texts[str(path)].encode()) for path in paths)
+    return tuple(_at_hand(path, contents[str(path)]) for path in paths)
 
 
 def _at_hand(path: Path, content: bytes) -> Path:

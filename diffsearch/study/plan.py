@@ -5,9 +5,10 @@ Time comes from a few real steps on this machine just now, and is an estimate; d
 
 from __future__ import annotations
 
+import math
 import random
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -102,10 +103,10 @@ def make_plan(spec: StudySpec, store: Store, data: ImageData, workers: int, *, c
         left = Work(0, 0)
     speed = measure_speed(probes, data) if calibrate and (left.epochs or left.samples) else None
     steps = sum(probe.steps for probe in probes) / len(probes)
-    networks = [describe(probe, data.image_shape) for probe in probes]
+    networks = [describe(probe, data.image_shape, len(data.classes)) for probe in probes]
     tracks = 1 + len(set(spec.fixed["training.ema_half_life"]) - {0})
     weights_mb = max(network.parameters for network in networks) * 4 * tracks / 2**20
-    per_run = (sum(survivors) if spec.keep != "last" else 1) + 1.5
+    per_run = min(sum(survivors), {"last": 1, "best": 2}.get(spec.keep, math.inf)) + 1.5
     return Plan(
         points=size,
         runs=runs,
@@ -128,7 +129,7 @@ def measure_speed(probes: list[RunSettings], data: ImageData) -> Speed:
     """Train and sample a little at each probe, one thread as a worker has; harmonic means over the probes."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    few = replace(data, train=data.train[:PROBE_IMAGES])
+    few = data.first(PROBE_IMAGES)
     train_s, sample_s = [], []
     try:
         for probe in probes:
@@ -137,6 +138,8 @@ def measure_speed(probes: list[RunSettings], data: ImageData) -> Speed:
             record = next(iter(train(state, few, 1)))
             train_s.append((time.perf_counter() - began) / record.images_seen)
             denoiser = state.denoiser(0)
+            if denoiser.classes:
+                denoiser = denoiser.given(torch.zeros(min(SAMPLING_BATCH, 64), denoiser.classes))
             images = min(SAMPLING_BATCH, 64)
             short = denoiser.timesteps(None)[:4]  # each step costs the same
             began = time.perf_counter()

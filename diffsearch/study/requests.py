@@ -8,8 +8,9 @@ from functools import cached_property
 from typing import Literal
 
 from diffsearch.records import State
-from diffsearch.scoring.metrics import measure, parse
+from diffsearch.scoring.metrics import measure
 from diffsearch.space.axes import finalist_points, sampling_points, settings_at
+from diffsearch.space.metric_names import parse
 from diffsearch.space.settings import Point, StudySpec
 from diffsearch.store import Store, run_key
 from diffsearch.study.identity import asks_hash, space_hash

@@ -6,7 +6,7 @@ import json
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +88,10 @@ def measure_peak(settings_json: str, use: Sequence[str]) -> tuple[float, float |
     settings = RunSettings.from_json(json.loads(settings_json))
     data = load_data(settings.dataset)
     if not torch.cuda.is_available():
-        return describe(settings, data.image_shape).memory_mb, None
+        return describe(settings, data.image_shape, len(data.classes)).memory_mb, None
     device = torch.device("cuda", 0)
     batch = settings.training.batch_size
-    few = replace(data, train=data.train[: 2 * batch])
+    few = data.first(2 * batch)
     state = start(settings, "peak", few, device)
     next(iter(train(state, few, 1)))
     return torch.cuda.max_memory_reserved(device) / 2**20, torch.cuda.mem_get_info(device)[1] / 2**20

@@ -75,6 +75,7 @@ class RunTrainable(tune.Trainable):
         torch.set_num_threads(max(1, int(config["cpu"])))
         request = TrialRequest.from_json(json.loads(config["request"]))
         request = replace(request, use=items.at_hand(request.use, config["files"]))
+        self.config["files"] = None  # Tune sends the config back with every step
         self._last = request.milestones[-1]
         self._items = run_trial(request, worker_device(config["gpu"]))
 

@@ -10,8 +10,8 @@ from diffsearch.data.datasets import ImageData
 from diffsearch.files import replace_file
 from diffsearch.records import Bounds, Outcome
 from diffsearch.scoring.bounds import bounds
-from diffsearch.scoring.metrics import parse
 from diffsearch.space.axes import grid_size
+from diffsearch.space.metric_names import parse
 from diffsearch.space.settings import StudySpec
 from diffsearch.store import Lease, Store
 from diffsearch.study.conductor import Conductor, Task

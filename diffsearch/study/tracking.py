@@ -254,7 +254,8 @@ def _read(name: str, uri: str) -> StudyHistory:
 
 def epoch_metrics(record: Mapping[str, Any]) -> dict[str, float]:
     """An epoch's record under the names that MLflow shows."""
-    return {name: float(record[name]) for name in ("loss", "images_per_s", "wall_s", "peak_memory_mb")}
+    told = ("loss", "validation_loss", "images_per_s", "wall_s", "peak_memory_mb")
+    return {name: float(record[name]) for name in told if record.get(name) is not None}
 
 
 def evaluation_metrics(evaluation: Evaluation, several: bool) -> dict[str, float]:

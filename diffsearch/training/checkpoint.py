@@ -5,6 +5,7 @@ Tensors, fp32 but for a model's own buffers:
     ema.<half-life>.<parameter>    each averaged track
     optimizer.<moment>.<parameter> only where the checkpoint is to be trained on
     data_mean                      (C, H, W), the normalised mean training image
+    class_means, class_shares      (K, C, H, W) and (K,), the same of each class; of a conditional run alone
 The header's metadata holds one JSON object: enough to sample without the data set, and a sha256 over all of it.
 """
 
@@ -28,7 +29,9 @@ from diffsearch.errors import StoreError
 from diffsearch.files import replace_file
 from diffsearch.space.settings import RunSettings, as_json, canonical, to_value
 from diffsearch.training.ema import RAW, untracked
-from diffsearch.training.loop import TrainingState, build_network, build_schedule, denoiser
+from diffsearch.training.loop import TrainingState
+from diffsearch.training.network import build_network, denoiser
+from diffsearch.training.prior import Prior
 
 FORMAT = 1
 ENTRY = "diffsearch"  # the one key of the file's metadata
@@ -57,6 +60,7 @@ def save(state: TrainingState, path: Path, *, with_optimizer: bool) -> None:
         "normalization": as_json(state.normalization),
         "ema": list(state.ema.half_lives),
         "with_optimizer": with_optimizer,
+        **({"classes": list(state.prior.classes)} if state.prior.classes else {}),
         "versions": {"torch": str(torch.__version__), "safetensors": safetensors.__version__},
     }
     facts["digest"] = digest(tensors, facts)
@@ -69,7 +73,8 @@ def state_tensors(state: TrainingState, with_optimizer: bool = True) -> Iterator
         yield f"network.{name}", _plain(tensor)
     for half_life, name, tensor in state.ema.tensors():
         yield f"ema.{half_life}.{name}", _plain(tensor)
-    yield "data_mean", _plain(state.data_mean)
+    for name, tensor in state.prior.tensors():
+        yield name, _plain(tensor)
     if with_optimizer:
         for name, parameter in state.network.named_parameters():
             for moment, tensor in state.optimizer.state.get(parameter, {}).items():
@@ -102,7 +107,7 @@ def load(state: TrainingState, path: Path) -> None:
     tracks = {f"{half_life}.{name}": tensor for half_life, name, tensor in state.ema.tensors()}
     _fill(path, tracks, _under("ema.", tensors))
     _fill_optimizer(state, _under("optimizer.", tensors))
-    state.data_mean = tensors["data_mean"]
+    state.prior = Prior.from_tensors(tensors, state.prior.classes)
     state.epoch, state.images_seen, state.steps = facts["epoch"], facts["images_seen"], facts["steps"]
 
 
@@ -117,7 +122,7 @@ class Checkpoint:
     images_seen: int
     image_shape: tuple[int, int, int]
     normalization: Normalization
-    data_mean: Tensor  # (C, H, W) float32, normalised
+    prior: Prior
     ema: tuple[int, ...]  # half-lives of the averaged tracks; the raw weights (0) are always there
     tensors: Mapping[str, Tensor]
 
@@ -133,10 +138,15 @@ class Checkpoint:
             images_seen=facts["images_seen"],
             image_shape=to_value(facts["image_shape"]),
             normalization=Normalization(**{key: to_value(value) for key, value in facts["normalization"].items()}),
-            data_mean=tensors["data_mean"],
+            prior=Prior.from_tensors(tensors, facts.get("classes", ())),
             ema=tuple(facts["ema"]),
             tensors=tensors,
         )
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes that the network can be told; () where it is unconditional."""
+        return self.prior.classes
 
     def network(self, ema: int, device: torch.device | None = None) -> nn.Module:
         """A network with the weights of one track (0: the raw ones), in evaluation mode and without gradients.
@@ -147,7 +157,7 @@ class Checkpoint:
         if ema != RAW and ema not in self.ema:
             raise untracked(ema, self.ema)
         with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten
-            network = build_network(self.settings, self.image_shape)
+            network = build_network(self.settings, self.image_shape, len(self.classes))
         weights = _under("network.", self.tensors)
         if ema != RAW:
             weights |= _under(f"ema.{ema}.", self.tensors)
@@ -157,8 +167,7 @@ class Checkpoint:
     def denoiser(self, ema: int, device: torch.device | None = None) -> Denoiser:
         """What a sampler needs, from one track."""
         device = device or torch.device("cpu")
-        schedule, mean = build_schedule(self.settings), self.data_mean.to(device)
-        return denoiser(self.settings, self.network(ema, device), schedule, self.normalization, mean)
+        return denoiser(self.settings, self.network(ema, device), self.normalization, self.prior, device)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -169,7 +178,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise StoreError(f"{path}: no checkpoint can be read there ({error.strerror})") from error
     try:
         tensors: dict[str, Tensor] = safetensors.torch.load(content)
-        facts = json.loads(_header(content)["__metadata__"][ENTRY])
+        facts = json.loads(header(content)["__metadata__"][ENTRY])
         form, expected = facts["format"], facts["digest"]
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path}: not a whole checkpoint ({error}). {remedy}") from error
@@ -180,7 +189,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, facts
 
 
-def _header(content: bytes) -> dict[str, Any]:
+def header(content: bytes) -> dict[str, Any]:
     """A safetensors file begins with the length of its JSON header, 8 bytes little-endian, and the header."""
     length = int.from_bytes(content[:8], "little")
     header: dict[str, Any] = json.loads(content[8 : 8 + length])

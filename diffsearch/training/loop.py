@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -16,16 +16,21 @@ from torch import Tensor, nn
 
 from diffsearch import registry
 from diffsearch.data import normalise
+from diffsearch.data.augment import augment
 from diffsearch.data.datasets import ImageData
 from diffsearch.data.normalise import Normalization
 from diffsearch.diffusion import Denoiser, Schedule, noise_batch
-from diffsearch.diffusion.targets import Loss
+from diffsearch.diffusion.guidance import hidden, one_hot
+from diffsearch.diffusion.targets import Loss, min_snr_weight
+from diffsearch.diffusion.variance import variational_bound
 from diffsearch.errors import Diverged
 from diffsearch.records import EpochRecord
 from diffsearch.space.settings import RunSettings, TrainingSettings
 from diffsearch.training.ema import EmaTracks
 from diffsearch.training.memory import peak_mb, reset_peak
-from diffsearch.training.precision import Autocast, autocast
+from diffsearch.training.network import build_network, build_schedule, denoiser, predicted
+from diffsearch.training.precision import autocast
+from diffsearch.training.prior import Prior
 from diffsearch.training.randomness import generator, seed, seeded
 
 CHECK_EVERY = 32  # steps between looks at the loss on devices where a look waits for the device
@@ -45,7 +50,7 @@ class TrainingState:
     ema: EmaTracks
     schedule: Schedule
     normalization: Normalization
-    data_mean: Tensor  # (C, H, W) float32 on CPU: mean training image, in the normalised range
+    prior: Prior  # of the training images
     epoch: int = 0  # epochs finished
     images_seen: int = 0
     steps: int = 0  # optimiser steps taken
@@ -61,45 +66,20 @@ class TrainingState:
 
     def denoiser(self, ema: int) -> Denoiser:
         """What a sampler needs, from one track."""
-        return denoiser(
-            self.settings, self.network_for(ema), self.schedule, self.normalization, self.data_mean.to(self.device)
-        )
-
-
-def build_network(settings: RunSettings, image_shape: tuple[int, int, int]) -> nn.Module:
-    """The run's network, with weights from torch's global generator."""
-    network: nn.Module = registry.model.build(settings.model.name, image_shape, settings.steps, **settings.model.kwargs)
-    return network
-
-
-def build_schedule(settings: RunSettings) -> Schedule:
-    """The run's noise schedule, with its terminal rule."""
-    return Schedule.build(settings.noise_process, settings.steps, settings.terminal)
-
-
-def denoiser(
-    settings: RunSettings, network: nn.Module, schedule: Schedule, normalization: Normalization, data_mean: Tensor
-) -> Denoiser:
-    """A trained network as samplers see it, called in the precision that it was trained in."""
-    return Denoiser(
-        network=Autocast(network, settings.training.precision).eval(),
-        schedule=schedule,
-        predicts=registry.loss.member(settings.training.loss).traits["predicts"],
-        low=normalization.low,
-        high=normalization.high,
-        data_mean=data_mean,
-    )
+        return denoiser(self.settings, self.network_for(ema), self.normalization, self.prior, self.device)
 
 
 def start(settings: RunSettings, run_key: str, data: ImageData, device: torch.device) -> TrainingState:
     """A run before its first epoch; its initial weights depend on the run key alone, not on the device.
 
     Raises:
+        DataError: a conditional run of a data set without labels.
         DiffsearchError: an unknown name among the settings, or a data set that the normalisation can't take.
     """
     normalization = normalise.build(settings.training.normalization, data.train)
+    prior = Prior.of(data, normalization, settings.training.conditioning)
     with seeded(torch.device("cpu"), seed(run_key, 0, "init")):
-        network = build_network(settings, data.image_shape)
+        network = build_network(settings, data.image_shape, len(prior.classes))
     network.to(device)
     return TrainingState(
         settings=settings,
@@ -111,7 +91,7 @@ def start(settings: RunSettings, run_key: str, data: ImageData, device: torch.de
         ema=EmaTracks(network, settings.training.ema_half_life),
         schedule=build_schedule(settings),
         normalization=normalization,
-        data_mean=mean_image(data.train, normalization),
+        prior=prior,
     )
 
 
@@ -124,17 +104,8 @@ def build_optimizer(training: TrainingSettings, network: nn.Module) -> torch.opt
     return kind(network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True)
 
 
-def mean_image(train: np.ndarray, normalization: Normalization, chunk: int = 1024) -> Tensor:
-    """Mean of the normalised training images, (C, H, W) float32, summed in float64."""
-    total = torch.zeros(train.shape[1:], dtype=torch.float64)
-    for begin in range(0, len(train), chunk):
-        images = torch.from_numpy(np.array(train[begin : begin + chunk]))
-        total += normalization.encode(images).double().sum(dim=0)
-    return (total / len(train)).float()
-
-
 def learning_rate(training: TrainingSettings, images: float, total: float | None) -> float:
-    """The rate after `images` training images: linear warm-up from 0, then the peak, or a cosine from it to 0.
+    """The rate after `images` training images: linear warm-up from 0, then the peak, or a cosine from it to the floor.
 
     Args:
         images: since the start of the run. A step takes the rate at its middle, images_seen + B/2, so that neither
@@ -147,7 +118,8 @@ def learning_rate(training: TrainingSettings, images: float, total: float | None
     if training.schedule == "constant" or total is None or total <= warmup:
         return peak
     progress = min(1.0, (images - warmup) / (total - warmup))
-    return peak * 0.5 * (1 + math.cos(math.pi * progress))
+    floor = training.learning_rate_floor
+    return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 def train(state: TrainingState, data: ImageData, until_epoch: int) -> Iterator[EpochRecord]:
@@ -162,9 +134,31 @@ def train(state: TrainingState, data: ImageData, until_epoch: int) -> Iterator[E
     horizon = state.settings.training.horizon
     assert horizon is None or until_epoch <= horizon, f"epoch {until_epoch} lies beyond the schedule's {horizon}"
     assert state.whole, "an epoch of this state was broken off: load its last checkpoint"
-    images = _source(data.train, state.device)
+    material = _Material.of(data, state)
     while state.epoch < until_epoch:
-        yield _epoch(state, images, len(data.train))
+        yield _epoch(state, material)
+
+
+@dataclass(frozen=True)
+class _Material:
+    """The images of a data set and their labels, as a run is trained on them and watched."""
+
+    images: Callable[[Tensor], Tensor]  # indices (B,) on CPU → uint8 (B, C, H, W) on the device
+    count: int
+    labels: Tensor | None  # (N,) int64 on CPU; None: unconditional
+    watched: _Material | None = None  # the validation images
+
+    @classmethod
+    def of(cls, data: ImageData, state: TrainingState) -> _Material:
+        told = bool(state.prior.classes)
+        watched = None
+        if data.validation is not None:
+            watched = cls._from(data.validation, data.validation_labels if told else None, state.device)
+        return replace(cls._from(data.train, data.train_labels if told else None, state.device), watched=watched)
+
+    @classmethod
+    def _from(cls, images: np.ndarray, labels: np.ndarray | None, device: torch.device) -> _Material:
+        return cls(_source(images, device), len(images), None if labels is None else torch.from_numpy(np.array(labels)))
 
 
 def _source(train: np.ndarray, device: torch.device) -> Callable[[Tensor], Tensor]:
@@ -175,7 +169,7 @@ def _source(train: np.ndarray, device: torch.device) -> Callable[[Tensor], Tenso
     return lambda chosen: torch.from_numpy(np.asarray(train[chosen.numpy()])).to(device)
 
 
-def _epoch(state: TrainingState, images: Callable[[Tensor], Tensor], count: int) -> EpochRecord:
+def _epoch(state: TrainingState, material: _Material) -> EpochRecord:
     epoch, begun = state.epoch + 1, time.perf_counter()
     state.whole = False
     reset_peak(state.device)
@@ -184,35 +178,36 @@ def _epoch(state: TrainingState, images: Callable[[Tensor], Tensor], count: int)
         determinism(state.settings.training.deterministic, state.device),
         seeded(state.device, seed(state.run_key, epoch, "dropout")),
     ):
-        loss = _steps(state, images, count, epoch)
+        loss = _steps(state, material, epoch)
+    trained_s = time.perf_counter() - begun
+    validation_loss = None if material.watched is None else _watch(state, material.watched)
     state.epoch = epoch
     state.whole = True
-    wall_s = time.perf_counter() - begun
     return EpochRecord(
         epoch=epoch,
         loss=loss,
         images_seen=state.images_seen,
-        images_per_s=count / wall_s,
-        wall_s=wall_s,
+        images_per_s=material.count / trained_s,
+        wall_s=time.perf_counter() - begun,
         peak_memory_mb=peak_mb(state.device),
+        validation_loss=validation_loss,
     )
 
 
-def _steps(state: TrainingState, images: Callable[[Tensor], Tensor], count: int, epoch: int) -> float:
+def _steps(state: TrainingState, material: _Material, epoch: int) -> float:
     """The optimiser steps of one epoch; the mean loss over its images."""
-    training, network = state.settings.training, state.network.train()
+    training, network, count = state.settings.training, state.network.train(), material.count
     parameters = list(network.parameters())
-    loss_of: Loss = registry.loss.member(training.loss).factory
     total = None if training.horizon is None else training.horizon * count
     order = torch.randperm(count, generator=generator(state.run_key, epoch, "order"))
-    noise = generator(state.run_key, epoch, "noise")
+    noise, moves, hides = (generator(state.run_key, epoch, what) for what in ("noise", "augmentation", "labels"))
     check_every = 1 if state.device.type == "cpu" else CHECK_EVERY
     loss_sum = torch.zeros((), dtype=torch.float64, device=state.device)
     for step, chosen in enumerate(torch.split(order, training.batch_size), start=1):
-        batch = noise_batch(state.schedule, state.normalization.encode(images(chosen)), noise)
-        with autocast(state.device, training.precision):
-            output = network(batch.x_t, batch.t)
-        loss = loss_of(output.float(), batch).mean()
+        images = augment(material.images(chosen), training.augmentation, moves)
+        rows = None if material.labels is None else one_hot(material.labels[chosen], len(state.prior.classes))
+        labels = None if rows is None else hidden(rows, training.label_dropout, hides)
+        loss = _losses(state, images, labels, noise).mean()
         loss_sum += loss.detach().double() * len(chosen)
         if step % check_every == 0:
             _require_finite(loss_sum, epoch, step)
@@ -230,6 +225,36 @@ def _steps(state: TrainingState, images: Callable[[Tensor], Tensor], count: int,
     if not all(bool(tensor.isfinite().all()) for tensor in [*parameters, *network.buffers()]):
         raise Diverged(epoch, step, "weights are not finite")
     return loss_sum.item() / count
+
+
+def _losses(state: TrainingState, images: Tensor, labels: Tensor | None, noise: torch.Generator) -> Tensor:
+    """The run's loss of each image, noised afresh: (B,)."""
+    training, normalization = state.settings.training, state.normalization
+    loss_of: Loss = registry.loss.member(training.loss).factory
+    batch = noise_batch(state.schedule, normalization.encode(images), noise)
+    told = () if labels is None else (labels.to(images.device),)
+    with autocast(images.device, training.precision):
+        output = state.network(batch.x_t, batch.t, *told)
+    output = output.float()
+    losses = loss_of(output[:, : images.shape[1]], batch)
+    if training.min_snr_gamma is not None:
+        losses = losses * min_snr_weight(batch, predicted(state.settings), training.min_snr_gamma)
+    if training.learned_variance:
+        pixel = (normalization.high - normalization.low) / 255
+        losses = losses + variational_bound(output, batch, predicted(state.settings), pixel)
+    return losses
+
+
+@torch.no_grad()
+def _watch(state: TrainingState, watched: _Material) -> float:
+    """The mean loss of the validation images under the raw weights; their noise is the same in every epoch."""
+    state.network.eval()
+    noise = generator(state.run_key, 0, "validation")
+    total = 0.0
+    for chosen in torch.split(torch.arange(watched.count), state.settings.training.batch_size):
+        rows = None if watched.labels is None else one_hot(watched.labels[chosen], len(state.prior.classes))
+        total += _losses(state, watched.images(chosen), rows, noise).double().sum().item()
+    return total / watched.count
 
 
 def _require_finite(loss_sum: Tensor, epoch: int, step: int) -> None:

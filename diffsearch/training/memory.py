@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffsearch import registry
 from diffsearch.space.settings import RunSettings
+from diffsearch.training.network import build_network
 
 MB = 2**20
 
@@ -32,25 +32,47 @@ class Description:
         return self.state_mb + self.activation_mb
 
 
-def describe(settings: RunSettings, image_shape: tuple[int, int, int]) -> Description:
+def describe(settings: RunSettings, image_shape: tuple[int, int, int], classes: int = 10) -> Description:
     """Count a run's network on the `meta` device: some milliseconds, no memory.
+
+    Args:
+        classes: K of the data set, for a conditional run; it hardly weighs.
 
     Raises:
         whatever the model's factory or forward pass raises for a shape that it can't take.
     """
-    model = settings.model
+    told = settings.training.conditioning == "class"
+
+    def inputs(count: int) -> tuple[Tensor, ...]:
+        labels = (torch.empty(count, classes),) if told else ()
+        return torch.empty(count, *image_shape), torch.ones(count, dtype=torch.int64), *labels
+
     with torch.device("meta"):
-        network = registry.model.build(model.name, image_shape, settings.steps, **model.kwargs)
+        network = build_network(settings, image_shape, classes)
         counter = FlopCounterMode(display=False)
         with counter, torch.no_grad():
-            network(torch.empty(1, *image_shape), torch.ones(1, dtype=torch.int64))
-        activations = _saved_bytes(network, torch.empty(settings.training.batch_size, *image_shape))
+            network(*inputs(1))
+        activations = _saved_bytes(network, inputs(settings.training.batch_size))
     parameters = sum(parameter.numel() for parameter in network.parameters())
     copies = 4 + len({*settings.training.ema_half_life} - {0})
     return Description(parameters, counter.get_total_flops(), parameters * 4 * copies / MB, activations / MB)
 
 
-def _saved_bytes(network: torch.nn.Module, x: Tensor) -> int:
+def parameters_of(settings: RunSettings, image_shape: tuple[int, int, int], classes: int = 10) -> int:
+    """Parameters of a run's network alone: a search asks for them at each of its proposals."""
+    network = (settings.model, settings.steps, settings.training.conditioning, settings.training.learned_variance)
+    known = (network, image_shape, classes)
+    if known not in _COUNTED:
+        with torch.device("meta"):
+            built = build_network(settings, image_shape, classes)
+        _COUNTED[known] = sum(parameter.numel() for parameter in built.parameters())
+    return _COUNTED[known]
+
+
+_COUNTED: dict[object, int] = {}
+
+
+def _saved_bytes(network: torch.nn.Module, inputs: tuple[Tensor, ...]) -> int:
     """Bytes of the tensors that autograd keeps of one forward pass, parameters left out, shared ones counted once."""
     own = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
     kept: dict[int, Tensor] = {}
@@ -62,7 +84,7 @@ def _saved_bytes(network: torch.nn.Module, x: Tensor) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = network(x, torch.ones(x.shape[0], dtype=torch.int64))
+        output = network(*inputs)
         total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
         del output
     return total

@@ -36,9 +36,9 @@ class Autocast(nn.Module):
         super().__init__()
         self.network, self.precision = network, precision
 
-    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, *labels: Tensor) -> Tensor:
         with autocast(x_t.device, self.precision):
-            output: Tensor = self.network(x_t, t)
+            output: Tensor = self.network(x_t, t, *labels)
         return output.float()
 
 

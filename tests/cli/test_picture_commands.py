@@ -16,6 +16,7 @@ from diffsearch import api, exported
 from diffsearch.space.settings import Choice, SamplingPoint
 from diffsearch.store import Store
 from tests.cli.conftest import Cli
+from tests.conftest import Laboratory
 
 
 def best_run(cli: Cli) -> tuple[str, int]:
@@ -79,3 +80,51 @@ def test_its_loader_runs_by_itself_in_five_lines(cli: Cli, at: Path):
 def test_an_export_does_not_overwrite_other_files(cli: Cli, at: Path):
     said = cli("export", "two", "-o", at / "reports")
     assert said.exit_code == 2 and "holds other files" in said.stderr
+
+
+# --- class labels -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def conditional(tmp_path_factory: pytest.TempPathFactory, new_laboratory: type[Laboratory]) -> Laboratory:
+    made = new_laboratory(tmp_path_factory.mktemp("conditional"))
+    made.run({"training.loss": "v-l2", "training.conditioning": "class", "training.epochs": [1], "diffusion.steps": 3})
+    return made
+
+
+def test_sample_draws_one_class_and_guides_to_it(cli: Cli, conditional: Laboratory, tmp_path: Path):
+    drawn = {}
+    for words in ([], ["--class", "3"], ["--class", "3", "--guidance", 2], ["--class", "8"]):
+        picture = tmp_path / f"{len(drawn)}.png"
+        said = cli("sample", "tiny", "--store", conditional.store.root, "-o", picture, "--count", 8, *words)
+        assert said.exit_code == 0, said.output
+        drawn[tuple(words)] = picture.read_bytes()
+    assert len(set(drawn.values())) == 4
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [(["--class", "cat"], "no such class. known: 0, 1"), (["--guidance", -3], "-3.0 is not in the range")],
+)
+def test_a_class_that_it_does_not_know_is_refused(
+    cli: Cli, conditional: Laboratory, tmp_path: Path, wrong: list[object], told: str
+):
+    said = cli("sample", "tiny", "--store", conditional.store.root, "-o", tmp_path / "a.png", *wrong)
+    assert said.exit_code == 2 and told in said.stderr
+
+
+@pytest.mark.parametrize("wrong", [["--class", "3"], ["--guidance", 2]])
+def test_an_unconditional_network_takes_no_class(cli: Cli, at: Path, wrong: list[object]):
+    said = cli("sample", "two", "-o", "grid.png", *wrong)
+    assert said.exit_code == 2 and ("is unconditional" in said.stderr or "knows no classes" in said.stderr)
+
+
+def test_a_conditional_export_draws_the_classes_that_it_is_told(cli: Cli, conditional: Laboratory, tmp_path: Path):
+    said = cli("export", "tiny", "--store", conditional.store.root, "-o", tmp_path / "out", "--guidance", 1)
+    assert said.exit_code == 0, said.output
+    model = exported.load(tmp_path / "out")
+    assert model.classes == tuple("0123456789") and model.point.guidance == 1
+    (run,) = conditional.history().runs
+    point, rows = SamplingPoint(Choice("ancestral"), None, 0, 1.0), torch.eye(10)
+    expected = api.draw(conditional.store.run(run.key), 1, point, 10, 3, rows)
+    assert torch.equal(model.sample(10, seed=3, labels=rows), expected)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,10 @@ import pandas as pd
 import pytest
 import yaml
 
+from diffsearch.cli import table_screen
 from diffsearch.space.load import loads
 from tests.cli.conftest import HOLD, STUDY, Cli
+from tests.report.conftest import make_history
 
 
 def test_plan_counts_what_is_asked_what_the_store_has_and_what_is_left(cli: Cli, at: Path):
@@ -64,6 +67,20 @@ def test_table_goes_to_the_terminal_to_csv_and_to_parquet(cli: Cli, at: Path):
     assert len(pd.read_parquet("a.parquet")) == 4
     wrong = cli("table", "two", "--sort", "epoc")
     assert wrong.exit_code == 2 and "Did you mean 'epoch'?" in wrong.stderr
+
+
+def test_plan_names_no_reference_where_there_is_none(cli: Cli, at: Path):
+    metric = ("--set", "evaluation.objective=is-digits", "--set", "evaluation.metrics=[is-digits]")
+    first = cli("plan", "study.yaml", *metric, "--set", "evaluation.samples=100").stdout.splitlines()[0]
+    assert re.search(r"is-digits on 100 samples · floor \d\.\d+, noise 1\.\d+$", first)
+
+
+def test_table_shows_a_score_with_its_spread(capsys: pytest.CaptureFixture[str]):
+    history = make_history(count=3)
+    table_screen.show(history, table_screen.sorted_rows(history, None))
+    head, first, *_ = capsys.readouterr().out.splitlines()
+    assert "kd-digits" in head and "_spread" not in head
+    assert re.search(r"\d  +0\.\d+ ± 0\.\d+", first), "fd-digits without, kd-digits with"
 
 
 def test_best_prints_a_study_file_that_loads(cli: Cli, at: Path):

@@ -186,6 +186,13 @@ def test_the_hold_out_is_the_same_draw_each_time_and_overlaps_nothing(pictures: 
     assert {int(image[0, 0, 0]) for image in (*data.train, *split(data, "test"))} == set(range(0, 240, 20))
 
 
+def test_a_subset_of_a_folder_is_spread_over_its_classes(pictures: Path, tmp_path: Path) -> None:
+    data = load(Choice.of("folder", path=str(pictures), test_fraction=0.0, images=6), tmp_path / "cache")
+    assert data.train_labels is not None and data.train_labels.tolist() == list(range(6)) and len(data.classes) == 6
+    with pytest.raises(DataError, match="images: 13 is not within 1 and 12"):
+        load(Choice.of("folder", path=str(pictures), test_fraction=0.0, images=13), tmp_path / "cache")
+
+
 def test_a_changed_file_is_decoded_again(pictures: Path, tmp_path: Path) -> None:
     before = registry.dataset.build("folder", tmp_path / "cache", path=str(pictures))
     Image.fromarray(np.full((8, 10), 255, np.uint8)).save(pictures / "class0" / "new.png")
@@ -218,6 +225,30 @@ def test_folders_that_hold_nothing_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no images in"):
         load(Choice.of("folder", path=str(tmp_path / "empty")), tmp_path)
+
+
+def test_an_empty_class_is_named(pictures: Path, tmp_path: Path) -> None:
+    (pictures / "class9").mkdir()
+    with pytest.raises(DataError, match=r"class 'class9' has no training images in .*pictures"):
+        load(Choice.of("folder", path=str(pictures)), tmp_path / "cache")
+    assert entries(tmp_path / "cache") == []
+
+
+def test_a_class_of_the_test_images_alone_is_named(pictures: Path, tmp_path: Path) -> None:
+    pictures.rename(tmp_path / "train")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "train").rename(tmp_path / "set" / "train")
+    shutil.copytree(tmp_path / "set" / "train" / "class0", tmp_path / "set" / "test" / "strange")
+    with pytest.raises(DataError, match="class 'strange' has no training images"):
+        load(Choice.of("folder", path=str(tmp_path / "set")), tmp_path / "cache")
+
+
+def test_grey_and_colour_together_need_a_mode(pictures: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (10, 8), "red").save(pictures / "class2" / "red.png")
+    with pytest.raises(DataError, match=r"12 of 13 images .* are grey .*class0/0\.png.*class2/red\.png.*`mode: rgb`"):
+        load(Choice.of("folder", path=str(pictures)), tmp_path / "cache")
+    assert entries(tmp_path / "cache") == []
+    assert load(Choice.of("folder", path=str(pictures), mode="grey"), tmp_path / "cache").image_shape == (1, 8, 10)
 
 
 def test_images_of_several_sizes_need_a_size(pictures: Path, tmp_path: Path) -> None:
@@ -330,3 +361,25 @@ def test_check_notices_a_changed_byte(tmp_path: Path, pictures: Path) -> None:
 def test_unknown_sets_are_answered_with_the_nearest() -> None:
     with pytest.raises(DiffsearchError, match="Did you mean 'mnist-5k'"):
         load(Choice.of("mnist-5"))
+
+
+# --- a share of the training images that is only watched ------------------------------------------------------------
+
+
+def test_a_validation_share_is_a_fixed_draw_beside_the_rest(cache: Path, digits: ImageData) -> None:
+    held = load(Choice.of("mnist-5k", validation=0.2), cache)
+    assert held.validation is not None and held.validation_labels is not None and held.train_labels is not None
+    assert (len(held.train), len(held.validation)) == (4000, 1000)
+    both = np.concatenate([held.train, held.validation]).reshape(5000, -1)
+    rows = [set(map(bytes, images.reshape(len(images), -1))) for images in (both, digits.train)]
+    assert rows[0] == rows[1]
+    assert np.bincount(held.validation_labels).min() > 70
+    assert held.content not in (digits.content, load(Choice.of("mnist-5k", validation=0.1), cache).content)
+    assert np.array_equal(load(Choice.of("mnist-5k", validation=0.2), cache).validation, held.validation)
+    where = np.flatnonzero((digits.train == held.validation[0]).all((1, 2, 3)))
+    assert digits.train_labels is not None and held.validation_labels[0] in digits.train_labels[where]
+
+
+def test_a_share_that_leaves_nothing_is_refused(cache: Path) -> None:
+    with pytest.raises(DataError, match=r"data\.validation 0\.0001 leaves 0 of 5000"):
+        load(Choice.of("mnist-5k", validation=0.0001), cache)

@@ -8,8 +8,10 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
+from diffsearch.diffusion import Schedule
 from diffsearch.errors import DiffsearchError
 from diffsearch.registry import noise_process
+from diffsearch.space.settings import Choice
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 15, 100, 1000])
@@ -17,7 +19,8 @@ from diffsearch.registry import noise_process
 def test_every_noise_process_loses_the_signal_step_by_step(name: str, steps: int) -> None:
     alpha_bar = noise_process.build(name, steps)
     assert alpha_bar.shape == (steps + 1,) and alpha_bar.dtype == torch.float64
-    assert alpha_bar[0] == 1 and torch.all(alpha_bar.diff() < 0) and alpha_bar[-1] >= 0
+    assert (alpha_bar[0] == 1) != bool(noise_process.member(name).traits.get("noisy_start"))
+    assert 0 < alpha_bar[0] <= 1 and torch.all(alpha_bar.diff() < 0) and alpha_bar[-1] >= 0
 
 
 @pytest.mark.parametrize("name", noise_process.names())
@@ -78,3 +81,22 @@ def test_linear_beta_is_diffusers_linear_at_1000_and_read_from_it_elsewhere() ->
 def test_an_option_out_of_its_range_is_refused(name: str, steps: int, options: dict[str, float]) -> None:
     with pytest.raises(DiffsearchError):
         noise_process.build(name, steps, **options)
+
+
+def test_signal_rate_turns_evenly_from_acos_095_to_acos_002() -> None:
+    alpha_bar = noise_process.build("signal-rate", 10)
+    angles = [math.acos(0.95) + (math.acos(0.02) - math.acos(0.95)) * k / 10 for k in range(11)]
+    assert torch.allclose(alpha_bar, torch.tensor([math.cos(a) ** 2 for a in angles], dtype=torch.float64), atol=1e-15)
+    assert float(alpha_bar[0]) == pytest.approx(0.9025) and float(alpha_bar[-1]) == pytest.approx(0.0004)
+    with pytest.raises(DiffsearchError, match="min_signal < max_signal"):
+        noise_process.build("signal-rate", 10, max_signal=0.1, min_signal=0.2)
+
+
+def test_a_noisy_start_is_refused_unless_the_process_says_so() -> None:
+    @noise_process.register("starts-low")
+    def starts_low(steps: int) -> torch.Tensor:
+        return torch.linspace(0.9, 0.1, steps + 1, dtype=torch.float64)
+
+    with pytest.raises(DiffsearchError, match=r"starts-low starts at 0\.9.*noisy_start=True"):
+        Schedule.build(Choice("starts-low"), 5)
+    assert Schedule.build(Choice("signal-rate"), 5).alpha_bar[0] == 1

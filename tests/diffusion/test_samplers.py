@@ -121,14 +121,15 @@ def test_every_option_and_subsequence_draws_the_law_of_its_recursion(
     assert agrees(draw(schedule, "v", choice, steps), *law(schedule, choice, steps))
 
 
-@pytest.mark.parametrize("process", noise_process.names())
+@pytest.mark.parametrize("process", [name for name in noise_process.names() if name != "signal-rate"])
 @pytest.mark.parametrize(
     "choice", [Choice("ddim"), Choice.of("ddim", eta=1.0), *(Choice.of("ancestral", variance=v) for v in UNBIASED)]
 )
 def test_many_steps_reproduce_the_data(process: str, choice: Choice) -> None:
     """At T = 1000 mean and variance are the data's: the error left is O(1/T), some 1 %, and from β at the end.
 
-    The recursion is exact, and the test above ties the samplers to it.
+    The recursion is exact, and the test above ties the samplers to it. Not so for signal-rate, whose last step jumps
+    from 10 % of noise to none.
     """
     mean, variance = law(Schedule.build(Choice(process), 1000), choice, None)
     assert mean == pytest.approx(MEAN, abs=0.01)

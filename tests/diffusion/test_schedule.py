@@ -77,7 +77,7 @@ def test_one_step_that_is_skipped_is_refused() -> None:
     "alpha_bar",
     [
         torch.tensor([1.0, 0.5]),  # float32
-        torch.tensor([0.9, 0.5], dtype=torch.float64),
+        torch.tensor([1.1, 0.5], dtype=torch.float64),
         torch.tensor([1.0, 0.5, 0.5], dtype=torch.float64),
         torch.tensor([1.0, 0.5, -0.1], dtype=torch.float64),
         torch.tensor([1.0, 1e-14, 0.0], dtype=torch.float64),

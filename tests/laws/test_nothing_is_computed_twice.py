@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from diffsearch.errors import DataError
 from diffsearch.space.axes import points, sampling_points, settings_at
 from diffsearch.store import evaluation_key, run_key
 
@@ -45,6 +46,8 @@ def points_of(spec):
         {"repeats": 3, "name": "another", "keep": "all"},
         {"resources": {"cpu": 2}, "budget.wall": "10m"},
         {"model.groups": None, "training.weight_decay": 0.0},
+        {"training.conditioning": "none", "training.augmentation": "none", "training.min_snr_gamma": "off"},
+        {"training.learned_variance": False, "diffusion.time": "discrete", "data.validation": 0},
     ],
     ids=",".join,
 )
@@ -57,6 +60,11 @@ def test_what_weights_do_not_depend_on_is_not_in_the_run_key(laboratory, changes
     [
         {"diffusion.steps": 3},
         {"diffusion.terminal": "clamp"},
+        {"diffusion.time": "continuous"},
+        {"training.conditioning": "class"},
+        {"training.augmentation": "crop"},
+        {"training.min_snr_gamma": 5},
+        {"training.learned_variance": True},
         {"diffusion.noise_process": "cosine"},
         {"model.channels": [8]},
         {"training.batch_size": 50},
@@ -198,3 +206,47 @@ def test_checkpoints_of_milestones_are_what_stays(laboratory, tmp_path):
     [key] = laboratory.store.keys()
     names = {Path(name).name for name in laboratory.checkpoints()}
     assert names == {"epoch-00001.safetensors", "epoch-00003.safetensors", "latest.safetensors"}, key
+
+
+def test_runs_of_older_stores_keep_their_keys(laboratory):
+    """Settings that came later are in no key while they are at their default: these keys were made before them."""
+    spec = laboratory.spec()
+    settings = settings_at(spec, points_of(spec)[0], 0)
+    assert run_key(settings, CONTENT, {}) == "9b042b28bbc0b002"
+    assert [evaluation_key("0123", 1, point, 70, 0, {}) for point in sampling_points(spec, settings)] == [
+        "9b97e11a6132fb79"
+    ]
+
+
+def test_guidance_is_swept_on_one_training_by_either_name(laboratory):
+    changes = {"training.loss": "v-l2", "training.conditioning": "class", "sampling.guidance_weight": [0, 1]}
+    laboratory.run(changes)
+    assert len(laboratory.trained) == 2 and len(laboratory.scored) == 4
+    scale = {**changes, "sampling.guidance_weight": None, "sampling.guidance_scale": [1, 2, 3]}
+    laboratory.run(scale)
+    assert not laboratory.trained and len(laboratory.scored) == 2
+    calls = {line["sampling"].get("guidance", 0): line["network_calls"] for line in laboratory.table()}
+    assert calls == {0: 140, 1: 280, 2: 280}
+
+
+def test_the_best_and_the_last_checkpoint_stay(laboratory):
+    laboratory.run(
+        {"keep": "best", "training.loss": "v-l2", "training.epochs": [1, 2, 3, 4], "training.batch_size": 20}
+    )
+    scores = {line["epoch"]: line["scores"]["fd-digits"]["value"] for line in laboratory.table()}
+    kept = {int(name.partition("epoch-")[2][:5]) for name in laboratory.checkpoints() if "epoch-" in name}
+    assert kept == {min(scores, key=scores.__getitem__), 4}
+    laboratory.run(
+        {"keep": "best", "training.loss": "v-l2", "training.epochs": [1, 2, 3, 4], "training.batch_size": 20}
+    )
+    assert not laboratory.trained and not laboratory.scored
+
+
+def test_a_conditional_study_without_labels_is_refused_before_it_begins(laboratory, tmp_path):
+    from PIL import Image
+
+    for number in range(20):
+        Image.new("L", (28, 28), number * 10).save(tmp_path / f"{number}.png")
+    changes = {"data": {"dataset": "folder", "path": str(tmp_path)}, "training.conditioning": "class"}
+    with pytest.raises(DataError, match="has no class labels"):
+        laboratory.run({**changes, "evaluation": {"objective": "kd-digits", "samples": 50}})

@@ -8,6 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from diffsearch.errors import DiffsearchError
+from diffsearch.models.attention import Gates
+from diffsearch.models.blocks import Block
 from diffsearch.registry import model
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in model.names()} | {
@@ -20,6 +23,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in mod
         "convolutions": {"down": "conv", "up": "transposed"},
         "maxima": {"down": "max", "up": "nearest-conv"},
         "bounded": {"output": "tanh"},
+        "gates": {"gate": "half"},
+        "full gates": {"gate": "full", "context": "multiply"},
     }.items()
 }
 SHAPES = [(1, 28, 28), (3, 32, 32), (1, 5, 7), (3, 1, 1)]
@@ -115,3 +120,60 @@ def test_every_network_runs_in_bfloat16(name: str) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         low = network(x, t)
     torch.testing.assert_close(low.float(), network(x, t), rtol=0.1, atol=0.1)
+
+
+# --- labels ---------------------------------------------------------------------------------------------------------
+
+CONTEXTS = ("scale-shift", "add", "concat", "multiply")
+
+
+def told(context: str, outputs: int | None = None) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = model.build("unet", (1, 8, 8), 15, 3, outputs, channels=(8, 16), context=context)
+    assert isinstance(network, nn.Module)
+    return awake(network.eval())
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_a_conditional_network_tells_labels_apart_and_mixes_them(context: str) -> None:
+    network, (x, t) = told(context), inputs((1, 8, 8))
+    outputs = [network(x, t, row.expand(3, 3)) for row in (*torch.eye(3), torch.zeros(3), torch.full((3,), 1 / 3))]
+    assert all(not torch.allclose(a, b) for i, a in enumerate(outputs) for b in outputs[:i])
+    together = network(x, t, torch.eye(3))
+    for image in range(3):
+        torch.testing.assert_close(together[image], outputs[image][image], rtol=1e-5, atol=1e-5)
+    with pytest.raises(DiffsearchError, match="called without labels"):
+        network(x, t)
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_a_conditional_network_learns_from_every_parameter(context: str) -> None:
+    network, (x, t) = told(context, outputs=2).train(), inputs((1, 8, 8))
+    output = network(x, t, torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]))
+    assert output.shape == (3, 2, 8, 8)
+    output.square().sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in network.parameters())
+
+
+def test_the_label_multiplies_and_the_time_adds() -> None:
+    """Report 004's a <- c * a + t, with c and t read off the block's own linear maps."""
+    block = Block(2, 8, 5, None, norm="none", context="multiply", label_dim=3)
+    x, context = torch.randn(4, 2, 6, 6), torch.randn(4, 5)
+    c, t = block.label(context[:, 2:]), block.time(context[:, :2])  # type: ignore[misc]
+    hidden = nn.functional.silu(c[:, :, None, None] * block.conv1(x) + t[:, :, None, None])
+    torch.testing.assert_close(block(x, context), nn.functional.silu(block.conv2(hidden)))
+
+
+def test_gates_are_those_of_report_000() -> None:
+    """Means over pixels through two layers scale channels; mean and maximum over channels scale pixels, in (1/2, 1)."""
+    x = torch.randn(3, 8, 5, 5)
+    half, full = Gates(8, "half"), Gates(8, "full")
+    full.load_state_dict(half.state_dict())
+    channels = half.second(nn.functional.silu(half.first(x.flatten(2).mean(2)))).sigmoid()
+    scaled = x * channels[:, :, None, None]
+    seen = half.pixels(torch.stack([scaled.mean(1), scaled.max(1).values], 1)).sigmoid()
+    torch.testing.assert_close(half(x), scaled * (0.5 + seen / 2))
+    torch.testing.assert_close(full(x), scaled * seen)
+    half.pixels.bias.data.fill_(-1e4)  # type: ignore[union-attr]
+    torch.testing.assert_close(half(x), scaled / 2)

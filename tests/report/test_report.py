@@ -15,11 +15,13 @@ from PIL import Image
 from diffsearch.errors import DataError
 from diffsearch.records import Outcome, RunHistory, State
 from diffsearch.report.markdown import Pictures, write
+from diffsearch.report.phrases import plus_minus
 from diffsearch.space.settings import Choice
 
 SECTIONS = [
     "# mnist_unet",
     "## The winner",
+    "## In pictures",
     "## What mattered",
     "## How it went",
     "## The finalists",
@@ -52,7 +54,7 @@ def test_the_sections_come_in_their_order(whole):
 def test_every_figure_is_there_at_twice_the_size_and_says_what_it_shows(whole):
     _, _, folder, path = whole
     shown = re.findall(r'<img src="([^"]+)" width="700" alt="([^"]+)">', path.read_text())
-    names = {"samples", "importances", "parallel", "noising", "progress", "learning", "finalists"}
+    names = {"samples", "importances", "parallel", "noising", "progress", "learning", "finalists", "losses", "metrics"}
     assert {name for name, _ in shown} == {f"figures/{name}.png" for name in names}
     for name, alt in shown:
         assert re.search(r"\d", alt)
@@ -65,6 +67,17 @@ def test_the_same_history_gives_the_same_bytes(whole, tmp_path):
     history, pictures, folder, _ = whole
     write([history], tmp_path, pictures=pictures)
     assert files_of(tmp_path) == files_of(folder)
+
+
+def test_the_evaluations_show_each_score_with_its_spread(whole):
+    history, _, _, path = whole
+    section = path.read_text().partition("## All evaluations")[2].partition("\n## ")[0]
+    scores = [sheet.scores["kd-digits"] for run in history.runs for sheet in run.evaluations if len(sheet.scores) == 2]
+    assert "± is the standard deviation over subsets" in section
+    for score in scores:
+        assert f"{plus_minus(score.value, score.spread)} |" in section
+    fd = re.findall(r"EMA \S+ +\| +([\d.,]+) \|", section)
+    assert len(fd) == len(scores) + 1, "the Fréchet distance has no spread"
 
 
 def test_every_table_lines_up_as_plain_text(whole):

@@ -43,6 +43,15 @@ def test_a_row_an_evaluation(history):
     assert row["channels"] in ("16-32-64", "8-16-32") and row["sampling"] == "ancestral, EMA 2k"
 
 
+def test_a_spread_stands_beside_its_score_and_nowhere_else(history):
+    found = tables.evaluations(history)
+    columns = list(found.columns)
+    assert columns[columns.index("kd-digits") + 1] == "kd-digits_spread" and "fd-digits_spread" not in columns
+    known = found[found["kd-digits"].notna()]  # the diverged run has none
+    assert len(known) == len(found) - 1
+    np.testing.assert_allclose(known["kd-digits_spread"], known["kd-digits"] / 10)
+
+
 def test_ambiguous_axes_keep_their_path(history):
     taken = dataclasses.replace(history, axes=("model.steps", "diffusion.steps", "training.seed", "training.loss"))
     assert list(tables.axis_names(taken).values()) == ["model.steps", "diffusion.steps", "training.seed", "loss"]
@@ -187,6 +196,7 @@ def test_importances_find_what_matters_and_refuse_too_few(make):
         (712.4, 31.0, "710 ± 30"),
         (0.0123456, 0.00042, "0.0123 ± 0.0004"),
         (1.2345e-7, 3.1e-9, "(1.23 ± 0.03)e-7"),
+        (1.0000117, 1.2e-7, "1.00001 ± 1e-07"),
         (5.0, 0.0, "5.00 ± 0"),
         (5.8912, None, "5.89"),
         (9.99, 0.96, "10.0 ± 1.0"),

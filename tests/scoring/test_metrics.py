@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.special
+import scipy.stats
 import torch
 import torch_fidelity
 from scipy.spatial.distance import cdist
 
 from diffsearch import registry
 from diffsearch.data.datasets import ImageData
-from diffsearch.errors import DiffsearchError, MetricError
-from diffsearch.scoring.features import extractor, frechet_distance, kernel_distance, moments, precision_recall
-from diffsearch.scoring.metrics import MetricName, known_metric_names, parse, score, score_features
-from diffsearch.scoring.reference import from_features
+from diffsearch.errors import MetricError
+from diffsearch.records import Score
+from diffsearch.scoring.features import (
+    Outputs,
+    extractor,
+    frechet_distance,
+    kernel_distance,
+    moments,
+    precision_recall,
+    split_score,
+)
+from diffsearch.scoring.metrics import score, score_outputs
+from diffsearch.scoring.reference import Reference, from_features
+from diffsearch.space.metric_names import parse
 
 
 @pytest.fixture(scope="module")
@@ -26,32 +37,6 @@ def blurred(digits: ImageData) -> np.ndarray:
     rng = np.random.default_rng(1)
     images = digits.train[::4][:1200] * 0.7 + rng.normal(0, 20, (1200, 1, 28, 28))
     return images.clip(0, 255).astype(np.uint8)
-
-
-# --- names --------------------------------------------------------------------------------------------------------
-
-
-def test_every_known_name_is_parsed_to_itself() -> None:
-    assert {"fid", "kid", "fd-digits", "kd-digits", "fd-digits-train", "fid-train"} <= set(known_metric_names())
-    for name in known_metric_names():
-        assert str(parse(name)) == name
-
-
-def test_names_are_taken_apart() -> None:
-    assert parse("fid") == MetricName("fd", "inception", "test")
-    assert parse("kd-digits-train") == MetricName("kd", "digits", "train")
-    assert str(parse("fid").against("train")) == "fid-train"
-    assert parse("fid").direction == "min" and parse("fid").minimum_samples == 2049
-    assert parse("fd-digits").minimum_samples == 65
-    assert parse("fid").fits((3, 64, 64)) and not parse("fd-digits").fits((3, 64, 64))
-
-
-@pytest.mark.parametrize("name", ["fd-digit", "fidd", "digits", "fd-inception", "fd-digits-val", ""])
-def test_unknown_names_are_answered_with_the_known(name: str) -> None:
-    known = sorted(known_metric_names())  # other tests register more
-    assert "fd-digits" in known
-    with pytest.raises(DiffsearchError, match=re.escape(f"known: {', '.join(known)}.")):
-        parse(name)
 
 
 # --- numbers ------------------------------------------------------------------------------------------------------
@@ -65,18 +50,19 @@ class _DigitsForTorchFidelity(torch_fidelity.FeatureExtractorBase):
 
     @staticmethod
     def get_provided_features_list() -> tuple[str, ...]:
-        return ("embedding",)
+        return "embedding", "classes"
 
     @staticmethod
     def get_default_feature_layer_for_metric(metric: str) -> str:
-        return "embedding"
+        return "classes" if metric == "isc" else "embedding"
 
     @staticmethod
     def can_be_compiled() -> bool:
         return False
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor]:
-        return (torch.from_numpy(extractor("digits").extract(images)),)
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        made = dict(zip(("embedding", "classes"), extractor("digits").classify(images), strict=True))
+        return tuple(torch.from_numpy(made[layer]) for layer in self.features_list)
 
 
 class _Images(torch.utils.data.Dataset):
@@ -102,6 +88,7 @@ def test_scores_are_those_of_torch_fidelitys_own_pipeline(
         feature_extractor="digits-for-test",
         fid=True,
         kid=True,
+        isc=True,
         kid_subsets=25,
         cuda=False,
         cache=False,
@@ -109,7 +96,9 @@ def test_scores_are_those_of_torch_fidelitys_own_pipeline(
         verbose=False,
         batch_size=500,
     )
-    ours = score(blurred, ["fd-digits-train", "kd-digits-train"], digits, tmp_path)
+    ours = score(blurred, ["fd-digits-train", "kd-digits-train", "is-digits"], digits, tmp_path)
+    assert ours["is-digits"].value == pytest.approx(theirs["inception_score_mean"], rel=1e-6)
+    assert ours["is-digits"].spread == pytest.approx(theirs["inception_score_std"], rel=1e-6)
     assert ours["fd-digits-train"].value == pytest.approx(theirs["frechet_inception_distance"], rel=1e-3)
     assert ours["kd-digits-train"].value == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-3)
     assert ours["kd-digits-train"].spread == pytest.approx(theirs["kernel_inception_distance_std"], rel=1e-3)
@@ -140,6 +129,25 @@ def test_kernel_distance_is_the_unbiased_estimate_of_its_definition() -> None:
     cross = sum(kernel(a, b) for a in x for b in y) / 60**2
     mean, spread = kernel_distance(x, y, subset_size=60, subsets=3)
     assert mean == pytest.approx(same - 2 * cross, rel=1e-9) and spread == pytest.approx(0, abs=1e-12)
+
+
+def test_inception_score_is_its_definition() -> None:
+    """exp of the mean divergence of each image's class shares from those of its split, split by split."""
+    logits = np.random.default_rng(0).normal(0, 3, (60, 7)).astype(np.float32)
+    order = np.random.RandomState(2020).permutation(60)
+    shares = scipy.special.softmax(logits[order].astype(np.float64), axis=1).reshape(3, 20, 7)
+    of_split = [
+        np.exp(np.mean([scipy.stats.entropy(image, split.mean(axis=0)) for image in split])) for split in shares
+    ]
+    assert split_score(logits, splits=3) == pytest.approx((np.mean(of_split), np.std(of_split)), rel=1e-12)
+
+
+def test_inception_score_lies_between_1_and_the_number_of_classes() -> None:
+    sure = np.tile(50 * np.eye(4, dtype=np.float32), (100, 1))
+    assert split_score(np.zeros((400, 4), np.float32), splits=10) == pytest.approx((1, 0))
+    assert split_score(sure[:1].repeat(400, axis=0), splits=10) == pytest.approx((1, 0)), "one class alone"
+    value, spread = split_score(sure, splits=10)
+    assert 3.8 < value <= 4 and 0 < spread < 0.2, "the shuffled splits don't hold each class equally often"
 
 
 def test_precision_and_recall_are_their_definition() -> None:
@@ -190,15 +198,35 @@ def test_worse_images_score_worse(digits: ImageData, tmp_path: Path) -> None:
     assert score(lost, ["fd-digits"], digits, tmp_path)["fd-digits"].value > 1.2 * values[0], "a class is missing"
 
 
+def test_images_pass_once_through_an_extractor_for_all_of_its_metrics(digits: ImageData, tmp_path: Path) -> None:
+    images, metrics = np.array(digits.train[:250]), ["fd-digits", "kd-digits", "precision-digits", "is-digits"]
+    calls: list[int] = []
+    hook = extractor("digits")._net.register_forward_hook(lambda net, given, made: calls.append(len(given[0])))
+    try:
+        assert set(score(images, metrics, digits, tmp_path)) == set(metrics)
+    finally:
+        hook.remove()
+    assert calls == [100, 100, 100], "batches of 100 for 250 images, and none for the shipped reference"
+
+
+def test_a_metric_of_features_alone_needs_no_reference(digits: ImageData, tmp_path: Path) -> None:
+    @registry.metric.register("breadth", direction="max", minimum_samples=lambda dim: 2, reference=False)
+    def breadth(features: np.ndarray) -> Score:
+        return Score(float(features.var()), len(features), "")
+
+    found = score(np.array(digits.train[:20]), ["breadth-digits"], digits, tmp_path)["breadth-digits"]
+    assert found.value > 0 and found.extractor == extractor("digits").content
+
+
 def test_scoring_is_silent(digits: ImageData, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    score(np.array(digits.train[:300]), ["fd-digits", "kd-digits"], digits, tmp_path)
+    score(np.array(digits.train[:300]), ["fd-digits", "kd-digits", "is-digits"], digits, tmp_path)
     assert capfd.readouterr() == ("", "")
 
 
 # --- refusals -----------------------------------------------------------------------------------------------------
 
 
-def test_features_that_are_not_finite_have_no_score() -> None:
+def test_outputs_that_are_not_finite_have_no_score() -> None:
     digits = extractor("digits")
     features = np.random.default_rng(0).normal(size=(200, 64)).astype(np.float32)
     against = from_features(features, digits, "0" * 16)
@@ -207,10 +235,17 @@ def test_features_that_are_not_finite_have_no_score() -> None:
         broken[17, 3] = wrong
         for name in ("fd-digits", "kd-digits"):
             with pytest.raises(MetricError, match="NaN or infinity"):
-                score_features(parse(name), broken, against)
+                score_outputs(parse(name), Outputs(broken), against)
+        with pytest.raises(MetricError, match="NaN or infinity"):
+            score_outputs(parse("is-digits"), Outputs(features, broken), None)
     huge = (features * np.float32(1e30)).astype(np.float32)
     with np.errstate(over="ignore", invalid="ignore"), pytest.raises(MetricError):
-        score_features(parse("kd-digits"), huge, against)
+        score_outputs(parse("kd-digits"), Outputs(huge), against)
+
+
+def test_an_extractor_that_promised_classes_must_give_logits() -> None:
+    with pytest.raises(MetricError, match="'digits' says that it has classes but gave no logits"):
+        score_outputs(parse("is-digits"), Outputs(np.zeros((200, 64), np.float32)), None)
 
 
 def test_too_few_images_have_no_score(digits: ImageData, tmp_path: Path) -> None:
@@ -226,7 +261,24 @@ def test_images_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         score(np.zeros((100, 1, 28, 28), np.uint8), ["fd-digits"], colour, tmp_path)
 
 
+# --- every metric -------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("kind", registry.metric.names())
-def test_every_metric_says_its_direction_and_how_many_images_it_needs(kind: str) -> None:
-    traits = registry.metric.member(kind).traits
-    assert traits["direction"] in ("min", "max") and traits["minimum_samples"](64) >= 2
+def test_every_metric_ranks_real_images_above_noise(kind: str, digits: ImageData, tmp_path: Path) -> None:
+    """On `digits`; the score is a number of the right count and measure, the same at each call, silent of how."""
+    name, real = parse(f"{kind}-digits"), np.array(digits.train[::10])
+    assert name.direction in ("min", "max") and 2 <= name.minimum_samples <= len(real)
+    noise = np.random.default_rng(0).integers(0, 256, real.shape).astype(np.uint8)
+    good, bad, again = (score(x, [str(name)], digits, tmp_path)[str(name)] for x in (real, noise, real))
+    assert good == again and good.samples == len(real) and good.extractor == extractor("digits").content
+    assert good.value < bad.value if name.direction == "min" else good.value > bad.value
+
+
+@pytest.mark.parametrize("kind", registry.metric.names())
+def test_every_metric_refuses_what_is_not_finite(kind: str) -> None:
+    broken = Outputs(*(np.full((200, width), np.nan, np.float32) for width in (64, 10)))
+    against = Reference(np.zeros(64), np.eye(64), np.zeros((200, 64), np.float32), 200, "0" * 16, "0" * 16)
+    name = parse(f"{kind}-digits")
+    with pytest.raises(MetricError, match=f"{kind}-digits: the network's outputs hold NaN"):
+        score_outputs(name, broken, None if name.reference is None else against)

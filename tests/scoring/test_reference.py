@@ -71,6 +71,23 @@ def test_the_floor_lies_far_below_the_ceiling(digits: ImageData, tmp_path: Path,
     assert bounds(metric, digits, 1000, tmp_path) == found and path.stat().st_mtime_ns == stamp
 
 
+def test_without_a_reference_real_images_still_score_above_noise(digits: ImageData, tmp_path: Path) -> None:
+    found = bounds("is-digits", digits, 1000, tmp_path)
+    assert found.samples == 1000 and 9 < found.floor < 10 and found.ceiling < 2
+    assert bounds("is-digits", digits, 1000, tmp_path) == found and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(("train", "test", "used"), [(900, 600, "test"), (900, 300, "train"), (300, 400, "test")])
+def test_without_a_reference_the_floor_is_of_test_images_where_they_suffice(
+    digits: ImageData, tmp_path: Path, train: int, test: int, used: str
+) -> None:
+    """The images of one split are all of one digit: they score 1, the others more."""
+    both = {"train": digits.train, "test": digits.train}
+    both[used] = digits.train[digits.train_labels == 1].repeat(2, axis=0)
+    found = bounds("is-digits", ImageData.of("own", both["train"][:train], both["test"][:test]), 500, tmp_path)
+    assert found.samples == (400 if train == 300 else 500) and found.floor < 1.2
+
+
 def test_the_floor_falls_with_the_number_of_images(digits: ImageData, tmp_path: Path) -> None:
     floors = [bounds("fd-digits", digits, count, tmp_path).floor for count in (200, 1000, 4000)]
     assert floors == sorted(floors, reverse=True)

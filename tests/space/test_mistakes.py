@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from diffsearch.errors import ConfigError, Problem
+from diffsearch.registry import model
 from diffsearch.space.load import loads
 
 # A whole small study of five lines; what a test adds begins in line 6.
@@ -129,7 +131,42 @@ MISTAKES = [
     ("training: {batch_size: {value: 8, when: {sampling.steps: 3}}}", 6, 42, "training.batch_size", "comes after", ""),
     ("seed: -1", 6, 7, "seed", "greater than or equal to 0", ""),
     ("name: a/b", 6, 7, "name", "pattern", ""),
-    ("keep: some", 6, 7, "keep", "unknown value 'some'", "known: all, last, milestones."),
+    ("keep: some", 6, 7, "keep", "unknown value 'some'", "known: all, best, last, milestones."),
+    (
+        "training: {conditioning: [none, class]}\nmodel: {kind: dense}", 6, 33, "training.conditioning",
+        "class can't be combined with model.kind dense: it takes no labels", "needs kind: unet",
+    ),
+    (
+        "training: {learned_variance: true, loss: [v-l2, x-prev-l2]}", 6, 30, "training.learned_variance",
+        "True can't be combined with training.loss x-prev-l2", "predicts x0, v or epsilon",
+    ),
+    (
+        "training: {min_snr_gamma: [off, 5], loss: mu-tilde-l1}", 6, 33, "training.min_snr_gamma",
+        "5.0 can't be combined with training.loss mu-tilde-l1", "",
+    ),
+    (
+        "diffusion: {time: continuous}\ntraining: {loss: x-prev-l2}", 6, 19, "diffusion.time",
+        "continuous can't be combined with training.loss x-prev-l2", "",
+    ),
+    ("training: {label_dropout: 0.3}", 6, 27, "training.label_dropout", "conditioning none", "needs class"),
+    ("training: {learning_rate_floor: 0.3}", 6, 33, "training.learning_rate_floor", "schedule constant", "cosine"),
+    (
+        "training: {conditioning: [none, class]}\nsampling: {guidance_weight: [0, 3]}", 7, 33,
+        "sampling.guidance_weight", "3 can't be combined with training.conditioning none", "[class]",
+    ),
+    (
+        "training: {conditioning: class, label_dropout: 0}\nsampling: {guidance_scale: 3}", 7, 28,
+        "sampling.guidance_weight", "label_dropout 0", "",
+    ),
+    (
+        "training: {conditioning: class}\nsampling: {guidance_scale: 3, guidance_weight: 2}", 7, 28,
+        "sampling.guidance_scale", "the same as sampling.guidance_weight", "give one of the two",
+    ),
+    ("sampling: {guidance_weight: -2}", 6, 29, "sampling.guidance_weight", "greater than or equal to -1", ""),
+    (
+        "sampling: {variance: learned}", 6, 22, "sampling.variance",
+        "learned can't be combined with training.learned_variance", "",
+    ),
     ("resources: {gpu: -1}", 6, 18, "resources.gpu", "greater than or equal to 0", ""),
     ("use: ./absent.py", 6, 6, "use", "no such file", ""),
 ]  # fmt: skip
@@ -161,6 +198,21 @@ def test_a_mistake_in_scoring_is_named_by_its_line(text: str, path: str, column:
     assert message in problem.message
 
 
+def test_a_network_that_takes_whole_steps_alone_is_refused_in_continuous_time() -> None:
+    class Indexed(torch.nn.Module):
+        def __init__(self, image_shape: tuple[int, int, int], steps: int) -> None:
+            super().__init__()
+            self.of_step = torch.nn.Embedding(steps + 1, 1)
+
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            return x * self.of_step(t)[:, :, None, None]
+
+    model.register("indexed")(Indexed)
+    loads(BASE + "model: {kind: indexed}")
+    (problem,) = problems_of("model: {kind: indexed}\ndiffusion: {time: continuous}")
+    assert (problem.path, problem.line) == ("model.kind", 6) and "can't be built" in problem.message
+
+
 def test_finalists_need_enough_samples_too() -> None:
     (problem,) = problems_of("search: {finalists: {top: 1, samples: 20}}")
     assert (problem.line, problem.path) == (6, "search.finalists.samples")
@@ -176,7 +228,7 @@ def test_a_mistake_reads_as_on_the_screen() -> None:
         loads(BASE + "diffusion: {noise_process: cosin}", "small.yaml")
     assert str(caught.value).splitlines() == [
         "small.yaml:6:28: diffusion.noise_process: unknown value 'cosin'",
-        "    known: cosine, cosine-squared, linear-alpha-bar, linear-beta, linear-noise, linear-x."
+        "    known: cosine, cosine-squared, linear-alpha-bar, linear-beta, linear-noise, linear-x, signal-rate."
         "   Did you mean 'cosine'?",
         "1 error; nothing was run.",
     ]

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import subprocess
@@ -25,6 +26,10 @@ CASES = {  # a small network of each kind that ships, and one with dropout, buff
         {"optimizer": "adam", "schedule": "cosine", "horizon": 3, "warmup": 60, "gradient_clip": 0.1},
     ),
     "U-Net in bf16": (Choice.of("unet", channels=(4, 8)), {"precision": "bf16"}),
+    "U-Net, conditional, varied": (
+        Choice.of("unet", channels=(4, 8), context="multiply", dropout=0.1, gate="half"),
+        {"conditioning": "class", "augmentation": "flip-crop", "learned_variance": True, "min_snr_gamma": 5.0},
+    ),
     "raw weights only": (Choice.of("conv"), {"ema_half_life": (0,)}),
 }
 
@@ -42,7 +47,10 @@ from diffsearch.training.loop import start, train
 torch.set_num_threads(1)
 registry.use(Path(sys.argv[1]))
 folder, hashes = Path(sys.argv[2]), {}
-data = ImageData.of("blobs", np.load(folder / "train.npy", mmap_mode="r"))
+labels = np.arange(40) % 2
+data = ImageData.of(
+    "blobs", np.load(folder / "train.npy", mmap_mode="r"), train_labels=labels, classes=("even", "odd")
+)
 for name, plain in json.loads((folder / "cases.json").read_text()).items():
     state = start(RunSettings.from_json(plain), name, data, torch.device("cpu"))
     load(state, folder / f"{name}.safetensors")
@@ -57,6 +65,7 @@ def test_training_on_in_a_fresh_process_is_bit_for_bit_training_without_a_stop(s
     runs = {name: settings(training, model=model) for name, (model, training) in CASES.items()}
     (tmp_path / "cases.json").write_text(json.dumps({name: run.to_json() for name, run in runs.items()}))
     straight = {}
+    blobs = dataclasses.replace(blobs, train_labels=np.arange(40) % 2, classes=("even", "odd"))
     for name, run in runs.items():
         state = start(run, name, blobs, CPU)
         losses = []

@@ -12,7 +12,8 @@ from diffsearch.diffusion import noise_batch
 from diffsearch.errors import Diverged, StoreError
 from diffsearch.space.settings import Choice
 from diffsearch.training.checkpoint import digest, save, state_tensors
-from diffsearch.training.loop import determinism, learning_rate, mean_image, start, train
+from diffsearch.training.loop import determinism, learning_rate, start, train
+from diffsearch.training.prior import mean_image
 from diffsearch.training.randomness import generator, seed, seeded
 
 CPU = torch.device("cpu")
@@ -79,7 +80,7 @@ def test_records_count_epochs_and_images(settings, blobs):
     first, second = train(state, blobs, until_epoch=2)
     assert (first.epoch, first.images_seen, second.epoch, second.images_seen) == (1, 40, 2, 80)
     assert (state.epoch, state.images_seen, state.steps) == (2, 80, 6)  # 16 + 16 + 8 images an epoch
-    assert first.images_per_s == pytest.approx(40 / first.wall_s) and first.peak_memory_mb > 50
+    assert first.images_per_s == pytest.approx(40 / first.wall_s, rel=0.05) and first.peak_memory_mb > 50
     assert list(train(state, blobs, until_epoch=2)) == []
 
 
@@ -163,8 +164,8 @@ def test_determinism_ends_with_its_context(wanted):
 def test_the_mean_image_is_the_mean_of_the_normalised_images(settings, blobs):
     state = start(settings(), "key", blobs, CPU)
     expected = blobs.train.astype(np.float64).mean(axis=0) / 127.5 - 1
-    np.testing.assert_allclose(state.data_mean.numpy(), expected, atol=1e-6)
-    assert torch.equal(state.data_mean, mean_image(blobs.train, state.normalization, chunk=1024))
+    np.testing.assert_allclose(state.prior.mean.numpy(), expected, atol=1e-6)
+    assert torch.equal(state.prior.mean, mean_image(blobs.train, state.normalization, chunk=1024))
 
 
 def test_the_loss_falls_on_real_digits(settings, tmp_path):
