@@ -117,14 +117,18 @@ class _Controls:
             "epoch": gr.Dropdown(label="Checkpoint (epochs trained)", elem_id="epoch"),
             "ema": gr.Radio(label="EMA track (half-life in images)", elem_id="ema"),
             "sampler": gr.Dropdown(label="Sampler (options: ddim:eta=0.5)", allow_custom_value=True, elem_id="sampler"),
-            "steps": gr.Slider(1, 2, step=1, label="Steps (network calls)", buttons=[], elem_id="steps"),
+            "steps": _number(1, 2, 1, "Steps (network calls)", "steps"),
             "label": gr.Dropdown(label="Class", visible=False, elem_id="class"),
             "weight": gr.Slider(
-                0, 8, step=0.1, label="Guidance weight w", buttons=[], visible=False, elem_id="guidance"
+                -1, 8, step=0.1, label="Guidance weight (0: none)", buttons=[], visible=False, elem_id="guidance"
             ),
         }
         seed = gr.Number(0, precision=0, label="Seed of the noise", elem_id="seed")
         self.said = [run, *self.of_run.values(), seed]  # inputs of an event, in the order of `Said`
+
+
+def _number(low: int, high: int, value: int, label: str, elem_id: str) -> gr.Slider:
+    return gr.Slider(low, high, value=value, step=1, precision=0, label=label, buttons=[], elem_id=elem_id)
 
 
 def _runs(networks: Networks) -> list[tuple[str, str]]:
@@ -136,15 +140,15 @@ def _runs(networks: Networks) -> list[tuple[str, str]]:
 
 def _draw_tab(networks: Networks, chosen: _Controls) -> None:
     with gr.Row():
-        count = gr.Slider(1, MOST_IMAGES, value=32, step=1, label="Images", buttons=[], elem_id="count")
+        count = _number(1, MOST_IMAGES, 32, "Images", "count")
         go = gr.Button("Draw", variant="primary", elem_id="draw")
     said = gr.HTML(elem_id="said")
     kept = gr.State()
     grid = gr.HTML(elem_id="grid")
     with gr.Column(visible=False) as way:
         with gr.Row():
-            moment = gr.Slider(0, 1, step=1, label="The way, from noise to images", buttons=[], elem_id="moment")
-            which = gr.Slider(1, 2, value=1, step=1, label="One image alone, by number", buttons=[], elem_id="which")
+            moment = _number(0, 1, 0, "The way, from noise to images", "moment")
+            which = _number(1, 2, 1, "One image alone, by number", "which")
         shown = gr.Radio([X_T, X_0], value=X_T, show_label=False, container=False, elem_id="shown")
         strip = gr.HTML(elem_id="strip")
 
@@ -180,8 +184,8 @@ def _draw_tab(networks: Networks, chosen: _Controls) -> None:
 def _between_tab(networks: Networks, chosen: _Controls) -> None:
     with gr.Row():
         other = gr.Number(1, precision=0, label="The other seed", elem_id="other-seed")
-        rows = gr.Slider(1, MOST_ROWS, value=4, step=1, label="Rows", buttons=[], elem_id="rows")
-        frames = gr.Slider(2, MOST_FRAMES, value=9, step=1, label="Images a row", buttons=[], elem_id="frames")
+        rows = _number(1, MOST_ROWS, 4, "Rows", "rows")
+        frames = _number(2, MOST_FRAMES, 9, "Images a row", "frames")
     go = gr.Button("Draw between", variant="primary", elem_id="draw-between")
     said = gr.HTML(elem_id="said-between")
     picture = gr.HTML(elem_id="between")
@@ -203,7 +207,7 @@ def _two_runs_tab(networks: Networks, chosen: _Controls, second: str, page: gr.B
     run = gr.Dropdown(_runs(networks), value=second, label="The other run", elem_id="other-run")
     with gr.Row():
         epoch = gr.Dropdown(label="Its checkpoint (epochs)", elem_id="other-epoch")
-        count = gr.Slider(1, MOST_IMAGES, value=32, step=1, label="Images", buttons=[], elem_id="count-two")
+        count = _number(1, MOST_IMAGES, 32, "Images", "count-two")
         go = gr.Button("Draw both", variant="primary", elem_id="draw-two")
     said = gr.HTML(elem_id="said-two")
     picture = gr.HTML(elem_id="two")
