@@ -89,15 +89,21 @@ class Browser:
         return waiting.until(lambda _: until(), what)
 
     def tab(self, name: str) -> None:
-        buttons = self.driver.find_elements("css selector", "button[role=tab]")
-        next(button for button in buttons if button.text == name).click()
+        self._one_of("button[role=tab]", lambda text: text == name, f"the tab {name}").click()
 
     def choose(self, css: str, text: str) -> None:
         """Open a dropdown and take the entry that holds a text."""
         self.click(f"{css} input")
         self.find(f"{css} ul[role=listbox]")
-        entries = self.driver.find_elements("css selector", f"{css} ul[role=listbox] li")
-        next(entry for entry in entries if text in entry.text).click()
+        self._one_of(f"{css} ul[role=listbox] li", lambda shown: text in shown, text).click()
+
+    def _one_of(self, css: str, fits: Callable[[str], bool], what: str) -> Any:
+        """The first such element whose text fits, once it is there."""
+
+        def there() -> Any:
+            return next((each for each in self.driver.find_elements("css selector", css) if fits(each.text)), None)
+
+        return self.wait(there, what)
 
     def begin(self, tab: str, run: RunHistory) -> None:
         """Turn to a tab, with a run chosen and its settings there."""
