@@ -32,7 +32,7 @@ def blocks(language: str) -> list[str]:
 def commands() -> list[list[str]]:
     """The words of each call of diffsearch in the page's shell blocks and code spans."""
     shell = "\n".join(blocks("bash")).replace("\\\n", " ")
-    lines = [line for line in shell.splitlines() if "--entrypoint" not in line]
+    lines = [line.partition(" #")[0] for line in shell.splitlines() if "--entrypoint" not in line]
     lines += re.findall(r"`(diffsearch [^`]+)`", re.sub(r"^```.*?^```$|\n", " ", PAGE, flags=re.DOTALL | re.MULTILINE))
     calls = (re.search(r"(?:^|[\s'])diffsearch ([a-z][^'#;&]*)", line) for line in lines)
     return [shlex.split(call[1]) for call in calls if call]
