@@ -17,7 +17,7 @@ FLOOR = {
     **dict.fromkeys(["training", "scoring", "store"], 3),
     "trial": 4,
     **dict.fromkeys(["study", "report", "exported"], 5),
-    "api": 6,
+    **dict.fromkeys(["api", "demo"], 6),
     "cli": 7,
     "__init__": 8,
     "__main__": 8,
@@ -29,6 +29,7 @@ ONLY = {
     "ray": {"study/runner.py"},
     "mlflow": {"study/tracking.py"},
     "torch_fidelity": {"scoring/features.py"},
+    "gradio": {"demo/page.py"},
 }
 # Facades whose imports are deferred into functions, so that `import diffsearch` stays light.
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))

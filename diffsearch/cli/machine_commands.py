@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from pathlib import Path
 
 import click
 
-from diffsearch.cli.places import DEFAULT_STORE, Refused, open_store, store_option, tracking_option
+from diffsearch.cli.places import DEFAULT_STORE, Refused, check_address, open_store, store_option, tracking_option
 from diffsearch.cli.words import several, size
 
 NOT_FINE = 1
@@ -83,12 +82,7 @@ def ui(port: int, store: Path | None, tracking_uri: str | None) -> None:
         uri = f"sqlite:///{database}"
     if uri.startswith("http"):
         raise Refused(f"MLflow's own server shows these runs: {uri}")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise Refused(f"port {port} is taken. Choose another with --port.") from error
+    check_address("127.0.0.1", port)
     click.echo(f"http://127.0.0.1:{port}   (Ctrl-C ends it)")
     sys.stdout.flush()
     os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}

@@ -18,7 +18,7 @@ from diffsearch.cli.places import (
     open_store,
     store_option,
 )
-from diffsearch.errors import DiffsearchError
+from diffsearch.errors import DiffsearchError, StoreError
 from diffsearch.space.axes import GUIDANCE, Taught, refusal
 from diffsearch.space.settings import show_count
 
@@ -58,11 +58,10 @@ class Chosen:
 
         for path in self.use():
             registry.use(path)
-        path = self.folder.store.run(self.run.key).checkpoint(self.epoch)
-        if not path.exists():
-            kept = sorted(int(file.stem.split("-")[1]) for file in path.parent.glob("epoch-*.safetensors"))
-            epochs = ", ".join(map(str, kept)) or "none"
-            raise Refused(f"run {self.run.key[:SHORT_KEY]} has no checkpoint of epoch {self.epoch}. Kept: {epochs}.")
+        try:
+            path = self.folder.store.run(self.run.key).kept_checkpoint(self.epoch)
+        except StoreError as error:
+            raise Refused(str(error)) from error
         return Checkpoint.read(path)
 
     def use(self) -> tuple[Path, ...]:
@@ -227,23 +226,12 @@ def _best(folder: StudyFolder, sheets: list[Evaluation]) -> Evaluation | None:
 
 def _sampler(text: str) -> Choice:
     """`ddim:eta=0.5` as a choice, its name and options checked."""
-    import yaml
+    from diffsearch.space.members import read_choice
 
-    from diffsearch import registry
-    from diffsearch.space.settings import Choice
-
-    name, _, rest = text.partition(":")
     try:
-        known = registry.sampler.member(name).options()
+        return read_choice("sampler", text)
     except DiffsearchError as error:
-        raise Refused(f"--sampler: {error}") from error
-    options = {}
-    for pair in filter(None, rest.split(",")):
-        key, equals, value = pair.partition("=")
-        if not equals or key not in known:
-            raise Refused(f"--sampler {text}: no option '{key}'. {registry.suggest(key, known)}")
-        options[key] = yaml.safe_load(value)
-    return Choice.of(name, **options)
+        raise Refused(f"--sampler {text}: {error}") from error
 
 
 def _labels(name: str, classes: tuple[str, ...], count: int) -> torch.Tensor:

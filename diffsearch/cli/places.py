@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,6 +103,18 @@ def asked_for(store: Store, prefix: str, study: str | None = None) -> list[tuple
         shown = ", ".join(key[: max(SHORT_KEY, len(prefix) + 2)] for key in keys[:6])
         raise Refused(f"{len(keys)} runs in {where} begin with '{prefix}': {shown}. Give more of the key.")
     return found
+
+
+def check_address(host: str, port: int) -> None:
+    """Refuse an address that no server can be opened at."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise Refused(f"port {port} is taken. Choose another with --port.") from error
+            raise Refused(f"nothing can answer at {host}, port {port}: {error.strerror}.") from error
 
 
 def _name_and_store(path: Path) -> tuple[str, Path | None]:

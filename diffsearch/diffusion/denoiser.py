@@ -82,9 +82,10 @@ class Denoiser:
 
     def output(self, x_t: Tensor, t: int) -> Tensor:
         """What the network says of the image at step t, in the images' type."""
-        return self._said(x_t, t)[:, : x_t.shape[1]]
+        return self.said(x_t, t)[:, : x_t.shape[1]]
 
-    def _said(self, x_t: Tensor, t: int) -> Tensor:
+    def said(self, x_t: Tensor, t: int) -> Tensor:
+        """All that the network says at step t, a learned variance included: every call of it comes by here."""
         told = torch.full((len(x_t),), self.schedule.told(t), device=x_t.device)
         return self.network(x_t, told).to(x_t.dtype)
 
@@ -143,7 +144,7 @@ class Denoiser:
         """
         if not self.learned_variance or self.direct_mean:
             raise DiffsearchError("this network says no variance: train it with training.learned_variance: true")
-        said, channels, step = self._said(x_t, t), x_t.shape[1], self.schedule.transition(t, s)
+        said, channels, step = self.said(x_t, t), x_t.shape[1], self.schedule.transition(t, s)
         mean = self._posterior_mean(self._x0(x_t, t, said[:, :channels]), x_t, t, s)
         return mean, learned_variance(said[:, channels:], step.beta, step.beta_tilde)
 

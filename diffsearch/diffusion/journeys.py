@@ -7,7 +7,7 @@ they have trajectories without one, and no interpolation.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TypeAlias
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from diffsearch.diffusion.denoiser import Denoiser
 from diffsearch.diffusion.guidance import one_hot
-from diffsearch.diffusion.sampling import check_sampling, evaluating, starting_noise, walk
+from diffsearch.diffusion.sampling import check_sampling, starting_noise, walk
 from diffsearch.errors import DiffsearchError
 from diffsearch.space.settings import Choice
 
@@ -73,19 +73,28 @@ def trajectory(
     first = denoiser.schedule.first_step
     seen: dict[int, tuple[Tensor, Tensor]] = {first: (noise, noise)}  # t -> x_t and what the network said
 
-    def recording(x_t: Tensor, t: Tensor) -> Tensor:
-        output, step = denoiser.network(x_t, t), int(t[0])
-        if shown is None or step == first or step in shown:
-            seen[step] = x_t.cpu(), output.cpu()
-        return output
+    def heard(t: int, x_t: Tensor, said: Tensor) -> None:
+        if shown is None or t == first or t in shown:
+            seen[t] = x_t.cpu(), said.cpu()
 
-    with evaluating(denoiser.network):
-        recorded = replace(denoiser, network=recording)
-        images = walk(recorded, point_sampler, steps, noise.to(device), generator).cpu()
+    watched = _Watched(**{each.name: getattr(denoiser, each.name) for each in fields(denoiser)}, heard=heard)
+    images = walk(watched, point_sampler, steps, noise.to(device), generator).cpu()
     ts = sorted(seen, reverse=True)
     x_t = torch.stack([*(seen[t][0] for t in ts), images])
     x_0 = None if denoiser.direct_mean else torch.stack([*(_estimate(denoiser, t, *seen[t]) for t in ts), images])
     return Trajectory((*ts, 0), x_t, x_0)
+
+
+@dataclass(frozen=True)
+class _Watched(Denoiser):
+    """A denoiser that tells of each call: step (of which the network may be told a noise level), x_t and output."""
+
+    heard: Callable[[int, Tensor, Tensor], None] = lambda t, x_t, said: None
+
+    def said(self, x_t: Tensor, t: int) -> Tensor:
+        said = Denoiser.said(self, x_t, t)
+        self.heard(t, x_t, said)
+        return said
 
 
 def _estimate(denoiser: Denoiser, t: int, x_t: Tensor, output: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from diffsearch.report.phrases import number, short_labels
 from diffsearch.report.ranks import best_sheet, configurations, rankable, ranking_order
 
 LOSSES = 4  # runs whose losses are shown
+LEARNING, PANEL = 3.3, 2.0  # heights in inches
 
 Curve = list[tuple[int, float]]  # (epoch, score), ascending
 
@@ -22,8 +23,8 @@ def learning_curves(history: StudyHistory) -> Drawn | None:
     if not curves:
         return None
     with style.house_style():
-        figure = style.sheet(3.3)
-        shown = _panel(figure.add_subplot(), history, history.objective, curves)
+        figure = style.sheet(LEARNING)
+        shown = _panel(figure.add_subplot(), history, history.objective, curves, LEARNING - 0.5)
         stopped = sum(run.outcome.state is State.STOPPED_EARLY for run, _ in rankable(history))
         alt = f"Learning curves of {len(curves)} runs, {stopped} of them stopped early (grey). In colour: "
         return Drawn("learning", style.png(figure), f"{alt}{_in_words(shown, curves)}.")
@@ -36,15 +37,16 @@ def metric_curves(history: StudyHistory) -> Drawn | None:
     if not found:
         return None
     with style.house_style():
-        figure = style.sheet(0.4 + 2.0 * len(found))
+        figure = style.sheet(0.4 + PANEL * len(found))
         panels = figure.subplots(len(found), 1, squeeze=False)[:, 0]
-        texts = []
+        texts, bests = [], []
         for axes, (metric, curves) in zip(panels, found.items(), strict=True):
-            shown = _panel(axes, history, metric, curves)
+            shown = _panel(axes, history, metric, curves, PANEL - 0.2)
             texts.append(f"{metric}: {_in_words(shown, curves)}")
+            bests.append(f"{metric} {_in_words(shown[:1], curves)}")
             axes.label_outer()
-        at = f"At the sampling point with the best {history.objective}; runs in colour as above."
-        return Drawn("metrics", style.png(figure), f"Curves over the milestones of {'. Of '.join(texts)}.", at)
+        caption = f"Every metric besides {history.objective}, where that is best; in the best run {'; '.join(bests)}."
+        return Drawn("metrics", style.png(figure), f"Curves over the milestones of {'. Of '.join(texts)}.", caption)
 
 
 def loss_curves(history: StudyHistory) -> Drawn | None:
@@ -56,7 +58,7 @@ def loss_curves(history: StudyHistory) -> Drawn | None:
     kinds = list(dict.fromkeys(run.settings.training.loss for run in runs))
     labels, paint = short_labels(history, runs), style.colours(history)
     with style.house_style():
-        figure = style.sheet(0.4 + 2.2 * len(kinds))
+        figure = style.sheet(0.4 + PANEL * len(kinds))
         for axes, kind in zip(figure.subplots(len(kinds), 1, squeeze=False)[:, 0], kinds, strict=True):
             ends = []
             for run, label in zip(runs, labels, strict=True):
@@ -69,13 +71,15 @@ def loss_curves(history: StudyHistory) -> Drawn | None:
             axes.set_ylabel(kind)
             axes.set_xlabel("epochs")
             axes.xaxis.get_major_locator().set_params(integer=True)
-            end_labels(axes, ends)
+            end_labels(axes, ends, PANEL - 0.2)
             style.grid_lines(axes, "y")
             axes.label_outer()
         watched = any(record.validation_loss is not None for run in runs for record in run.epochs)
-        caption = "The loss of training" + (", and dashed on images that aren't trained on." if watched else ".")
+        caption = "The loss of training" + (", and dashed on images that aren't trained on" if watched else "")
+        caption += f"; of the best run {_loss_in_words(runs[0])}."
         caption += " Different losses can't be compared: each has its panel." if len(kinds) > 1 else ""
-        alt = f"Loss over the epochs: {'; '.join(map(_loss_in_words, runs))}."
+        words = "; ".join(f"{run.key[:6]} {_loss_in_words(run)}" for run in runs)
+        alt = f"Loss over the epochs: {words}."
         return Drawn("losses", style.png(figure), alt, caption)
 
 
@@ -93,8 +97,8 @@ def _curves(history: StudyHistory, metric: str) -> dict[str, Curve]:
     return found
 
 
-def _panel(axes: Any, history: StudyHistory, metric: str, curves: Mapping[str, Curve]) -> list[RunHistory]:
-    """Draw the curves of one metric; returns the runs that are in colour, best first."""
+def _panel(axes: Any, history: StudyHistory, metric: str, curves: Mapping[str, Curve], tall: float) -> list[RunHistory]:
+    """Draw the curves of one metric in axes about `tall` inches high; returns the runs in colour, best first."""
     paint = style.colours(history)
     for run, _ in rankable(history):
         if run.key not in curves:
@@ -114,7 +118,8 @@ def _panel(axes: Any, history: StudyHistory, metric: str, curves: Mapping[str, C
     axes.set_ylabel(f"{metric} ({history.samples:,} samples)")
     shown = [run for run in ranking_order(history) if run.key in paint and run.key in curves]
     labels = short_labels(history, shown)
-    end_labels(axes, [(curves[run.key][-1], label, paint[run.key]) for run, label in zip(shown, labels, strict=True)])
+    ends = [(curves[run.key][-1], label, paint[run.key]) for run, label in zip(shown, labels, strict=True)]
+    end_labels(axes, ends, tall)
     style.grid_lines(axes, "y")
     return shown
 
@@ -135,6 +140,6 @@ def _losses(axes: Any, run: RunHistory, tone: str) -> None:
 
 def _loss_in_words(run: RunHistory) -> str:
     first, last = run.epochs[0], run.epochs[-1]
-    text = f"{run.key[:6]}, {run.settings.training.loss}: {number(first.loss)} after epoch {first.epoch}"
+    text = f"{run.settings.training.loss} {number(first.loss)} after epoch {first.epoch}"
     text += f", {number(last.loss)} after epoch {last.epoch}"
     return text if last.validation_loss is None else f"{text} (validation {number(last.validation_loss)})"

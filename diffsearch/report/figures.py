@@ -179,11 +179,11 @@ def _note(axes: Any, x: float, y: float, text: str, tone: str, side: str, histor
                   ha=side, va="bottom" if above else "top")  # fmt: skip
 
 
-def end_labels(axes: Any, ends: Sequence[tuple[tuple[int, float], str, str]]) -> None:
-    """Names right of the axes, at the height of each line's end and never on each other."""
+def end_labels(axes: Any, ends: Sequence[tuple[tuple[int, float], str, str]], tall: float) -> None:
+    """Names right of axes about `tall` inches high, at the height of each line's end and never on each other."""
     axes.get_ylim()  # brings the limits up to date with what was drawn
     points = axes.transData.transform([(1, y) for (_, y), _, _ in ends])
-    places = style.spread(axes.transAxes.inverted().transform(points)[:, 1].tolist(), gap=0.055)
+    places = style.spread(axes.transAxes.inverted().transform(points)[:, 1].tolist(), gap=0.155 / tall)
     for place, (_, label, tone) in zip(places, ends, strict=True):
         axes.text(1.015, place, label, transform=axes.transAxes, color=tone, fontsize=8.5, va="center")
 

@@ -55,6 +55,8 @@ def plus_minus(value: float | None, error: float | None) -> str:
     place = (1 if digits.startswith("1") else 0) - int(power)
     if place > 5:
         size = math.floor(math.log10(max(abs(value), error)))
+        if size >= 0:
+            return f"{_fixed(value, 5)} ± {error:.0e}"
         return f"({plus_minus(value / 10.0**size, error / 10.0**size)})e{size}"
     return f"{_fixed(value, place)} ± {_fixed(error, place)}"
 

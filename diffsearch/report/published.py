@@ -16,7 +16,7 @@ from diffsearch.report.figures import Drawn
 from diffsearch.report.phrases import bounds_of, chance_in_words, compact, estimate, listing, number, several
 from diffsearch.report.ranks import point_key, winner
 from diffsearch.scoring.statistics import Summary, summarise
-from diffsearch.space.published import EPOCHS, Printed, Published, Row, Table
+from diffsearch.space.published import EPOCHS, Printed, Published, Row
 from diffsearch.space.settings import canonical
 
 _RARE = 0.05
@@ -31,14 +31,25 @@ _SAYS = {
 def published_and_measured(history: StudyHistory, published: Published, keep: Keep) -> str:
     """Each table of the report with this study's scores, what differs between the two, and what else was printed."""
     why = [(each, stranger(history, published, each)) for each in published.tables]
-    own = [each for each, reason in why if not reason]
+    found = [compare(history, published, each) for each, reason in why if not reason]
     left_out = [f"{each.name} ({reason})" for each, reason in why if reason]
+    differ = [_differences(history, published, each) for each in found]
+    throughout = [text for text in differ[0] if all(text in texts for texts in differ)] if len(differ) > 1 else []
+    tables = [
+        lines(
+            f"### {each.table.name} ({each.table.where})",
+            _there_and_here([text for text in texts if text not in throughout]),
+            _table(history, each, f"published-{place}", keep),
+        )
+        for place, (each, texts) in enumerate(zip(found, differ, strict=True), 1)
+    ]
     return lines(
         "## Published and measured",
         _opening(history, published),
         _chance(published),
         "" if published.tables else _settings(history, published),
-        *(_table(history, published, each, f"published-{place}", keep) for place, each in enumerate(own, 1)),
+        _there_and_here(throughout, "In all tables, there"),
+        *tables,
         f"Printed, but not about what this study runs: {listing(left_out)}." if left_out else "",
         _else(published),
     )
@@ -96,13 +107,10 @@ def _chance(published: Published) -> str:
 # --- one table ----------------------------------------------------------------------------------------------------
 
 
-def _table(history: StudyHistory, published: Published, printed: Table, name: str, keep: Keep) -> str:
-    found = compare(history, published, printed)
-    if printed.axis is None:
-        body = lines(_one_setting(history, found))
-    else:
-        body = lines(_rows(history, found, printed.axis), keep(_figure(history, found, name)), _verdicts(found))
-    return lines(f"### {printed.name} ({printed.where})", _differences(history, published, found), body)
+def _table(history: StudyHistory, found: Comparison, name: str, keep: Keep) -> str:
+    if found.table.axis is None:
+        return _one_setting(history, found)
+    return lines(_rows(history, found, found.table.axis), keep(_figure(history, found, name)), _verdicts(found))
 
 
 def _rows(history: StudyHistory, found: Comparison, axis: str) -> str:
@@ -171,29 +179,27 @@ def _against(order: Order | None) -> str:
 # --- in words -----------------------------------------------------------------------------------------------------
 
 
-def _differences(history: StudyHistory, published: Published, found: Comparison) -> str:
-    """What is not the same there and here: the score, the data, the budget, and each printed setting."""
+def _differences(history: StudyHistory, published: Published, found: Comparison) -> list[str]:
+    """What is not the same there and here, `there → here` each: score, data, budget, and each printed setting."""
     printed, settings = found.table, published.of(found.table)
-    same = found.metric == printed.metric
+    metric = "" if found.metric == printed.metric else " (of which only the order can be compared)"
     pairs = [
-        (f"{printed.metric} ({printed.extractor})", f"{found.metric}"),
+        (f"{printed.metric} ({printed.extractor})", f"{found.metric}{metric}"),
         (_images(printed.samples, "scored"), _images(history.samples, "scored")),
         (_images(printed.train_images, "trained on"), _images(history.train_images, "trained on")),
     ]
     if printed.axis != EPOCHS:
         pairs.append((_budget(settings.get(EPOCHS), printed.train_images), _budget(found.epoch, history.train_images)))
     names = axis_names(history)
-    alike = []
     for path, theirs in settings.items():
         ours = found.ours[path]
-        name = names.get(path, path)
-        if [canonical(value) for value in ours] == [canonical(theirs)]:
-            alike.append(name)
-        elif path != EPOCHS and ours:
-            pairs.append((f"{name} {show_value(theirs)}", " or ".join(map(show_value, ours))))
-    text = f"There → here: {'; '.join(f'{there} → {here}' for there, here in pairs if there != here)}."
-    text += f" Alike: {listing(alike)}." if alike else ""
-    return text + ("" if same else " Scores of different metrics can't be compared, only their order.")
+        if path != EPOCHS and ours and [canonical(value) for value in ours] != [canonical(theirs)]:
+            pairs.append((f"{names.get(path, path)} {show_value(theirs)}", " or ".join(map(show_value, ours))))
+    return [f"{there} → {here}" for there, here in pairs if there != here]
+
+
+def _there_and_here(differ: Sequence[str], head: str = "There") -> str:
+    return f"{head} → here: {'; '.join(differ)}." if differ else ""
 
 
 def _images(count: int | None, what: str) -> str:

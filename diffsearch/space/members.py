@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import string
 from collections.abc import Iterable, Mapping
@@ -9,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+from diffsearch.errors import DiffsearchError
 from diffsearch.registry import FAMILIES, Member, Option, suggest
-from diffsearch.space.lines import Node, Place, Problems
+from diffsearch.space.lines import Node, Place, Problems, parse
 from diffsearch.space.schema import SECTIONS, VARIED_SECTIONS, Known, Section
 from diffsearch.space.settings import Choice, Choices
 from diffsearch.space.values import Issue, Kind, Setting, Typed, kind_of_annotation, kind_of_field, read_setting, shown
@@ -85,6 +87,34 @@ def read_options(member: Member, node: Node, skip: Iterable[str] = ()) -> tuple[
         issues += [(place, f"{key} {message}", help) for place, message, help in wrong]
         values[key] = value
     return values, issues
+
+
+def read_choice(family: str, text: str) -> Choice:
+    """`ddim:eta=0.5`, a name and its options divided by commas, as a choice; `spelled` undoes it.
+
+    Raises:
+        DiffsearchError: an unknown name, or an unknown, wrong or missing option.
+    """
+    name, _, rest = text.strip().partition(":")
+    member, problems = FAMILIES[family].member(name), Problems()
+    node = parse("{" + rest.replace("=", ": ") + "}", problems)
+    if node is None or problems.found:
+        raise DiffsearchError(f"'{rest}' is not OPTION=VALUE,OPTION=VALUE")
+    known = member.options()
+    options, issues = read_options(member, node)
+    wrong = [" ".join(filter(None, (f"{message}.", help))) for _, message, help in issues]
+    wrong += [f"{name} needs {key}." for key in known if known[key].required and key not in node.plain]
+    if wrong:
+        raise DiffsearchError(" ".join(wrong))
+    return Choice.of(name, **{key: value for key, value in options.items() if value != known[key].default})
+
+
+def spelled(choice: Choice) -> str:
+    """`ddim:eta=0.5`: what `read_choice` reads."""
+    inside = ",".join(
+        f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in choice.options
+    )
+    return f"{choice.name}:{inside}" if inside else choice.name
 
 
 def name_of(value: Any) -> str:

@@ -46,6 +46,18 @@ class RunFolder:
         """Checkpoint of one epoch: weights and every EMA track, enough to sample."""
         return self.path / f"epoch-{epoch:05d}.safetensors"
 
+    def kept(self) -> tuple[int, ...]:
+        """The epochs whose checkpoint is there, ascending."""
+        return tuple(sorted(int(file.stem.removeprefix("epoch-")) for file in self.path.glob("epoch-*.safetensors")))
+
+    def kept_checkpoint(self, epoch: int) -> Path:
+        """The checkpoint of an epoch; raises StoreError, with those that are kept, where it isn't there."""
+        kept = self.kept()
+        if epoch not in kept:
+            epochs = ", ".join(map(str, kept)) or "none"
+            raise StoreError(f"run {self.key[:6]} has no checkpoint of epoch {epoch}. Kept: {epochs}.")
+        return self.checkpoint(epoch)
+
     def picture(self, evaluation: str) -> Path:
         return self.path / "samples" / f"{evaluation}.png"
 

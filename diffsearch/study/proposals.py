@@ -17,7 +17,7 @@ from diffsearch.study.inherit import points_again, take_over
 from diffsearch.study.journal import SearchJournal, Trial
 from diffsearch.study.ledger import Asked
 from diffsearch.study.requests import Requests
-from diffsearch.training.memory import describe
+from diffsearch.training.memory import parameters_of
 
 IDLE_PROPOSALS = 200  # proposals in a row that were known already: the search finds nothing new by itself
 
@@ -189,7 +189,7 @@ class Proposals:
 
     def _cost(self, point: Point) -> float:
         settings = settings_at(self._spec, point, self._spec.seed)
-        return describe(settings, self._image_shape).parameters * settings.steps
+        return parameters_of(settings, self._image_shape) * settings.steps
 
     def _identity(self, asked: Asked) -> str:
         """Of the proposal that a search run answers."""

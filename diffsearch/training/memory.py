@@ -59,6 +59,20 @@ def describe(settings: RunSettings, image_shape: tuple[int, int, int], classes: 
     return Description(parameters, counter.get_total_flops(), parameters * 4 * copies / MB, activations / MB)
 
 
+def parameters_of(settings: RunSettings, image_shape: tuple[int, int, int], classes: int = 10) -> int:
+    """Parameters of a run's network alone: a search asks for them at each of its proposals."""
+    network = (settings.model, settings.steps, settings.training.conditioning, settings.training.learned_variance)
+    known = (network, image_shape, classes)
+    if known not in _COUNTED:
+        with torch.device("meta"):
+            built = build_network(settings, image_shape, classes)
+        _COUNTED[known] = sum(parameter.numel() for parameter in built.parameters())
+    return _COUNTED[known]
+
+
+_COUNTED: dict[object, int] = {}
+
+
 def _saved_bytes(network: torch.nn.Module, inputs: tuple[Tensor, ...]) -> int:
     """Bytes of the tensors that autograd keeps of one forward pass, parameters left out, shared ones counted once."""
     own = {parameter.untyped_storage()._cdata for parameter in network.parameters()}

@@ -61,6 +61,15 @@ def test_a_trajectory_goes_from_the_latent_to_the_sample(name: str, predicts: st
         torch.testing.assert_close(x_0, slope[t] * x_t + offset[t] if t else images, rtol=0, atol=1e-6)
 
 
+def test_a_trajectory_knows_its_steps_in_continuous_time() -> None:
+    schedule = Schedule.build(Choice("cosine-squared"), 15, time="continuous")
+    denoiser = Denoiser(lambda x, t: (x * t[0] / 15).tanh(), schedule, "x0", -1.0, 1.0, torch.zeros(SHAPE))
+    found = trajectory(denoiser, Choice("ddim"), None, (2, *SHAPE), 0)
+    assert found.ts == tuple(range(15, -1, -1)) and found.x_0 is not None
+    for t, x_t, x_0 in zip(found.ts[:-1], found.x_t, found.x_0, strict=False):
+        torch.testing.assert_close(x_0, (x_t * float(schedule.sigma[t])).tanh(), rtol=0, atol=1e-6)
+
+
 def test_a_trajectory_keeps_the_steps_that_are_asked_for_and_its_ends() -> None:
     denoiser = exact_denoiser(Schedule.build(Choice("cosine"), 20), "v")
     whole = trajectory(denoiser, Choice("ancestral"), None, (2, *SHAPE), 0)

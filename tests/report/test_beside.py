@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import random
@@ -217,6 +218,29 @@ def test_where_high_scores_are_good_there_the_orders_turn_round() -> None:
     assert {line.row.value: line.ranks for line in found.lines if line.ranks} == {32: (1, 1), 256: (2, 2)}
 
 
+def test_an_objective_that_is_to_be_high_turns_the_measured_column_too() -> None:
+    history = history_of(
+        *seeds(1, {"training.batch_size": 256}, [0.9, 0.8]), *seeds(9, {"training.batch_size": 32}, [0.1, 0.2])
+    )
+    runs = [
+        dataclasses.replace(
+            run,
+            evaluations=tuple(
+                dataclasses.replace(sheet, scores={"recall-digits": sheet.scores["fd-digits"]})
+                for sheet in run.evaluations
+            ),
+        )
+        for run in history.runs
+    ]
+    found = batch(
+        dataclasses.replace(
+            history, runs=tuple(runs), objective="recall-digits", metrics=("recall-digits",), direction="max"
+        )
+    )
+    assert found.metric == "recall-digits" and found.orders[0].verdict == "held" and found.tau.tau == 1.0
+    assert {line.row.value: line.ranks for line in found.lines if line.ranks} == {32: (2, 2), 256: (1, 1)}
+
+
 # --- Kendall's tau ------------------------------------------------------------------------------------------------
 
 
@@ -281,6 +305,35 @@ def test_a_table_of_another_network_or_other_images_does_not_speak_of_a_study() 
         assert stranger(history, published, published.tables[0]) == why
 
 
+def test_a_sequential_study_that_was_run_answers_its_tables(laboratory, tmp_path) -> None:
+    """Batch size from the start, then the epochs on its winner, then the loss: each table finds its own stage."""
+    changes = {
+        "repeats": 2,
+        "training.loss": ["x0-l2", "v-l2"],
+        "training.batch_size": [50, 100],
+        "search.algorithm": {
+            "name": "sequential",
+            "order": ["training.batch_size", "training.epochs", "training.loss"],
+            "start": {"training.batch_size": 100, "training.epochs": 1},
+            "later_epochs": 1,
+        },
+    }
+    laboratory.run(changes)
+    history = laboratory.history()
+    text = "title: Tiny\ntables:\n"
+    for axis, values in (("batch_size", [50, 100]), ("epochs", [1, 2]), ("loss", ["x0-l2", "v-l2"])):
+        rows = ", ".join(f"{{value: {value}, score: {place}}}" for place, value in enumerate(values))
+        text += f"  - {{name: {axis}, where: t, metric: fid, extractor: i, axis: training.{axis}, rows: [{rows}]}}\n"
+    published = loads(text)
+    found = {table.name: compare(history, published, table) for table in published.tables}
+    assert all(line.measured.n == line.asked == 2 for each in found.values() for line in each.lines)
+    assert not any(each.mixed for each in found.values())
+    assert [found[name].epoch for name in ("batch_size", "epochs", "loss")] == [1, None, 1]
+    best = min(found["batch_size"].lines, key=lambda line: line.measured.mean)
+    first = [found["epochs"].lines[0].measured.mean, found["loss"].lines[0].measured.mean]
+    assert first == pytest.approx([best.measured.mean] * 2, rel=1e-12), "each stage goes on from the winner before"
+
+
 # --- in the report ------------------------------------------------------------------------------------------------
 
 
@@ -307,13 +360,11 @@ def test_the_report_sets_them_side_by_side_and_says_what_differs(tmp_path) -> No
     for said in (
         "*Batches*, 2023",
         "Never printed: optimiser.",
-        "fid (InceptionV3) → fd-digits",
+        "There → here: fid (InceptionV3) → fd-digits (of which only the order can be compared); images",
         "images scored not printed → 100 images scored",
         "60,000 images trained on → 5,000 images trained on",
         "50 epochs (3.0 M images) → 5 epochs (25 k images)",
         "model.channels [32, 64] → [8, 16]",
-        "Alike: loss.",
-        "only their order",
         "τ = -0.33 (p = 1, 3 values; so few can't give a p below 0.33).",
         "The authors took 256 (21.4) over 32 (26.4): our repeats tell them apart, the same way round.",
     ):
@@ -321,6 +372,25 @@ def test_the_report_sets_them_side_by_side_and_says_what_differs(tmp_path) -> No
     with Image.open(tmp_path / "figures/published-1.png") as image:
         assert image.size[0] >= 1390
     assert 'alt="batch size, published fid and measured fd-digits: 32: 26.4 and 4,552.0 ± 1.2; 64: 27.3' in text
+
+
+def test_what_differs_in_all_tables_is_said_once(tmp_path) -> None:
+    another = """\
+  - name: loss
+    where: section 5
+    metric: fid
+    extractor: InceptionV3
+    axis: training.loss
+    settings: {training.batch_size: 256}
+    train_images: 60000
+    rows: [{value: x-prev-l2, score: 13.3}, {value: mu-tilde-l2, score: 24.2}]
+"""
+    text = section(sequential(), BATCH + another, tmp_path)
+    [above, first, second] = text.split("\n### ")
+    assert "In all tables, there → here: fid (InceptionV3) → fd-digits" in above
+    assert "60,000 images" in above and "50 epochs (3.0 M images) → 5 epochs (25 k images)" in above
+    assert "There → here: model.channels [32, 64] → [8, 16].\n" in first
+    assert "There → here: batch_size 256 → 32.\n" in second
 
 
 def test_one_setting_stands_between_noise_and_real_images(tmp_path) -> None:

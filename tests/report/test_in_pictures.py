@@ -88,7 +88,8 @@ def test_what_applies_is_shown_with_a_caption_of_its_numbers(report) -> None:
     assert len(captions) == len(UNCONDITIONAL)
     assert "by ancestral (2 network calls each)" in text and "The best 16 of" in text and "picked" in text
     assert re.search(r"0\.\d+ and 0\.\d+ of the arc's norm", text)
-    assert re.search(r"4 training images noised part of the way .* grey levels of 255 \([\d.]+ .* from t = 1 off", text)
+    back = r"from t = 1 they come back [\d.]+ grey levels of 255 off on average \([\d.]+ in the network's own units\)"
+    assert re.search(r"4 training images noised part of the way .*: " + back, text)
 
 
 def test_a_report_made_again_draws_nothing_and_is_the_same(studied, report, tmp_path) -> None:
@@ -253,6 +254,17 @@ def test_neighbours_are_the_nearest_and_copies_show() -> None:
     blind = sittings.neighbours(at, Real(copies, None, Means()))
     assert "picked" not in blind.facts and "memorised" not in blind.facts
     assert [figure.name for figure in plates.neighbours(blind)] == ["neighbours"]
+
+
+def test_the_best_are_near_to_unseen_images_and_the_suspects_to_trained_ones() -> None:
+    """Three classes of greys 25, 128 and 230: trained on were 0 to 99, unseen is 128."""
+    at = studio_of(steps=4, classes=3)
+    assert at.data is not None
+    plate = sittings.neighbours(at, Real(at.data.train, np.array([[128.0]]), Means()))
+    assert (plate.images["picked"] == 128).all() and (plate.images["picked_near"] == 99).all()
+    assert (plate.images["suspects"] == 25).all() and (plate.images["suspects_near"] == 25).all()
+    assert plate.facts["picked"] == [29.0] * 16 and plate.facts["suspects"] == [0.0] * 8
+    assert plate.facts["memorised"] == pytest.approx(1 / 3, abs=0.01)  # only 25 is nearer to them than 128 is
 
 
 @pytest.mark.parametrize(("predicts", "steps", "point", "expected"), [

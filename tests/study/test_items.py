@@ -15,14 +15,15 @@ def test_a_file_that_the_node_has_is_used_where_it_lies(tmp_path: Path) -> None:
     assert items.at_hand([mine], items.pack_files([mine])) == (mine,)
 
 
-@pytest.mark.parametrize("there", [None, "x = 2"])
+@pytest.mark.parametrize("there", [None, b"x = 2"])
+@pytest.mark.parametrize("content", [b"x = 1", b"weights \xff\x00"])
 def test_a_file_that_it_lacks_or_has_otherwise_is_written_as_the_driver_read_it(
-    there: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    there: bytes | None, content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "node"))
     mine = tmp_path / "mine.py"
-    mine.write_text("x = 1")
-    contents = items.pack_files([mine])
-    mine.unlink() if there is None else mine.write_text(there)
-    (found,) = items.at_hand([mine], contents)
-    assert found != mine and found.name == "mine.py" and found.read_text() == "x = 1"
+    mine.write_bytes(content)
+    packed = items.pack_files([mine])
+    mine.unlink() if there is None else mine.write_bytes(there)
+    (found,) = items.at_hand([mine], packed)
+    assert found != mine and found.name == "mine.py" and found.read_bytes() == content

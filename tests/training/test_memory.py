@@ -6,7 +6,7 @@ import torch
 from diffsearch import registry
 from diffsearch.space.settings import Choice
 from diffsearch.training.loop import start, train
-from diffsearch.training.memory import MB, describe, peak_mb, reset_peak
+from diffsearch.training.memory import MB, describe, parameters_of, peak_mb, reset_peak
 
 CPU = torch.device("cpu")
 
@@ -19,6 +19,7 @@ def test_a_run_is_described_without_allocating_it(model, settings):
     network = registry.model.build(model.name, (1, 8, 8), 5, **model.kwargs)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     found = describe(run, (1, 8, 8))
+    assert parameters_of(run, (1, 8, 8)) == parameters_of(run, (1, 8, 8)) == found.parameters
     assert found.parameters == parameters
     assert found.state_mb == parameters * 4 * (4 + 2) / MB  # weights, gradients, two moments; two averaged tracks
     assert found.flops > 0 and found.memory_mb > found.state_mb
