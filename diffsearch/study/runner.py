@@ -324,7 +324,7 @@ def run(
         interrupts.append(time.monotonic())
         on_interrupt(len(interrupts))
 
-    with tempfile.TemporaryDirectory(prefix="dsr-", dir=TEMP) as results, on_sigint(interrupt):
+    with tempfile.TemporaryDirectory(prefix=f"ds{os.getpid()}-", dir=TEMP) as results, on_sigint(interrupt):
         tuner = tune.Tuner(
             tune.with_resources(RunTrainable, share.bundle()),
             tune_config=tune.TuneConfig(

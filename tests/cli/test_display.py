@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from diffsearch.cli import app
 from diffsearch.cli.block import Frame
 from diffsearch.records import Evaluation, Outcome, Score, State
 from diffsearch.space.axes import points, settings_at
@@ -144,18 +145,30 @@ with Terminal() as terminal:
     )
 
 
+def on_a_terminal(words: list[str]) -> tuple[int, str]:
+    """`diffsearch words...` in a forked process whose streams are a terminal: its exit code and what it wrote there."""
+    child, terminal = pty.fork()
+    if child == 0:
+        sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
+        os.environ["TERM"] = "xterm"
+        code = 1
+        try:
+            app.main(words)
+        except SystemExit as end:
+            code = int(end.code or 0)
+        finally:
+            os._exit(code)  # a forked child must not run the rest of the tests
+    said = b""
+    with contextlib.suppress(OSError):  # what Linux says where others say end of file
+        while chunk := os.read(terminal, 65536):
+            said += chunk
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said.decode()
+
+
 def test_on_a_terminal_it_redraws_in_place_and_leaves_the_answer_alone(at: Path):
     words = ["run", "study.yaml", "--workers", "0", "--tracking-uri", NO_MLFLOW, "--set", "seed=9", "--no-report"]
-    command = [sys.executable, "-c", "from diffsearch.cli import main; main()", *words]
-    main, other = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm"}
-    said = b""
-    with subprocess.Popen(command, stdin=other, stdout=other, stderr=other, env=environment) as process:
-        os.close(other)
-        with contextlib.suppress(OSError):  # what Linux says where others say end of file
-            while chunk := os.read(main, 65536):
-                said += chunk
-    text = said.decode()
-    assert process.returncode == 0 and "━" in text and "\x1b[2K" in text
+    code, text = on_a_terminal(words)
+    assert code == 0 and "━" in text and "\x1b[2K" in text
     lines = text.rsplit("\x1b[2K", 1)[1].replace("\r", "").strip().splitlines()
     assert "fd-digits" in " ".join(lines[:2]) and lines[-1].startswith("report  ")

@@ -16,7 +16,7 @@ from diffsearch import api, exported
 from diffsearch.space.settings import Choice, SamplingPoint
 from diffsearch.store import Store
 from tests.cli.conftest import Cli
-from tests.conftest import Laboratory
+from tests.laboratory import Laboratory
 
 
 def best_run(cli: Cli) -> tuple[str, int]:

@@ -33,7 +33,7 @@ def kernel_manager(folder: Path) -> AsyncKernelManager:
 def execute(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:
     """The notebook with its outputs, run in `folder`; raises CellExecutionError where a cell fails."""
     work = folder / "work"
-    work.mkdir()
+    work.mkdir(exist_ok=True)
     manager = kernel_manager(folder / "kernels")
     client = NotebookClient(notebook, km=manager, timeout=200, resources={"metadata": {"path": str(work)}})
     return client.execute()
@@ -59,9 +59,9 @@ def executed(
 ) -> nbformat.NotebookNode:
     """The tour, executed afresh with one thread and a data cache of its own."""
     folder = tmp_path_factory.mktemp("tour")
+    mlflow_database(folder / "work" / ".diffsearch")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DIFFSEARCH_CACHE", str(folder / "cache"))
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{mlflow_database(folder)}")
         patch.setenv("IPYTHONDIR", str(folder / "ipython"))
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 from diffsearch.report import tables
 from diffsearch.report.sections import all_evaluations
 from diffsearch.scoring.classifier import SHIPPED_DIGITS
-from tests.conftest import Laboratory
+from tests.laboratory import Laboratory
 
 
 def test_a_study_may_rank_by_inception_score(laboratory: Laboratory) -> None:
