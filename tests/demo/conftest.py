@@ -8,7 +8,7 @@ import pytest
 
 from diffsearch.demo.networks import Networks
 from diffsearch.records import RunHistory
-from tests.conftest import Laboratory
+from tests.laboratory import Laboratory
 
 CHANGES = {
     "training.loss": ["x0-l2", "mu-tilde-l2", "v-l2"],

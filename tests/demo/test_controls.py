@@ -12,8 +12,8 @@ from diffsearch.demo.drawing import EACH, NONE, SHARES
 from diffsearch.demo.networks import Networks
 from diffsearch.errors import DiffsearchError, StoreError
 from diffsearch.space.settings import Choice, SamplingPoint
-from tests.conftest import Laboratory
 from tests.demo.conftest import LOST, of_loss
+from tests.laboratory import Laboratory
 
 
 def said(networks: Networks, loss: str = "x0-l2") -> Said:

@@ -24,8 +24,8 @@ from diffsearch.diffusion.guidance import one_hot
 from diffsearch.records import RunHistory
 from diffsearch.space.settings import Choice, SamplingPoint
 from diffsearch.trial import png_grid
-from tests.conftest import Laboratory
 from tests.demo.conftest import LOST, of_loss
+from tests.laboratory import Laboratory
 
 PATIENCE_S = 60  # for one answer of the page, on a machine that has other things to do
 FLAGS = ("--headless", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--window-size=1200,1600")

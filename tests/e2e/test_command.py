@@ -44,6 +44,7 @@ class Story:
     said: list[str] = field(default_factory=list)  # by each session that was not killed
     drivers: list[int] = field(default_factory=list)
     workers: set[int] = field(default_factory=set)  # of the last session
+    before: StudyHistory | None = None  # the last session
     killed: str = ""  # key of the run whose worker was killed
 
     @property
@@ -139,7 +140,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Callable[[P
     process.kill()
     process.communicate()
 
-    trained = story.epochs()
+    story.before, trained = story.history(), story.epochs()
     process = story.begin()
     for _ in moments(process):
         for key, worker in story.at_work().items():
@@ -164,12 +165,17 @@ def test_it_ends_as_if_it_had_never_stopped(story: Story, tmp_path: Path) -> Non
     study.run(workers=0, tracking_uri="sqlite:////proc/none/mlflow.db")
     assert rows(story.store) == rows(tmp_path) and len(rows(tmp_path)) == 6 * 2 + 1
     assert checkpoints(story.store) == checkpoints(tmp_path)
+    expected, found = study.history(from_store=True), story.history()
+    assert [(r.key, r.stage, r.outcome) for r in found.runs] == [(r.key, r.stage, r.outcome) for r in expected.runs]
 
 
 def test_a_killed_worker_costs_an_attempt_and_no_result(story: Story) -> None:
-    runs = {run.key: run for run in story.history().runs}
-    assert [attempt.state for attempt in runs[story.killed].attempts].count(State.KILLED) == 1
-    assert {str(run.outcome.state) for run in runs.values()} == {"finished"}
+    assert story.before is not None
+    earlier = {run.key: len(run.attempts) for run in story.before.runs}
+    lost = {run.key: run.attempts[earlier.get(run.key, 0) :] for run in story.history().runs}
+    states = {key: [attempt.state for attempt in attempts] for key, attempts in lost.items() if attempts}
+    assert states == {story.killed: [State.KILLED]}
+    assert {str(run.outcome.state) for run in story.history().runs} == {"finished"}
 
 
 def test_workers_are_as_many_as_cores_and_reused_and_are_not_the_driver(story: Story) -> None:

@@ -1,4 +1,4 @@
-"""A study on Ray Tune: the same rows as in one process, whatever happens to its workers and its adapters."""
+"""A study on a Ray cluster: the same rows as in one process, whatever happens to its nodes and to the adapters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from diffsearch.data.cache import default_cache
 from diffsearch.errors import ConfigError, DiffsearchError
 from diffsearch.records import State
 from diffsearch.store import lease as leases
@@ -49,87 +48,20 @@ class Sees(nn.Module):
 """
 
 
-class Killer(Nobody):
-    """Kills the first worker that has trained an epoch: as the kernel does, without a word."""
-
-    def __init__(self, store):
-        self.store, self.killed, self.notes, self.workers = store, [], [], set()
-
-    def heard(self, task, said):
-        if isinstance(said, Trained):
-            holder = leases.read(self.store.run(task.asked.run_key).path / "lease")
-            self.workers.add(holder.pid)
-            if not self.killed and self.kill(holder.pid):
-                self.killed.append(task.asked.run_key)
-
-    def kill(self, worker):
-        """Whether it was killed."""
-        os.kill(worker, signal.SIGKILL)
-        return True
-
-
-class NodeKiller(Killer):
+class NodeKiller(Nobody):
     """Kills a node, as when its power fails, once a worker there has trained an epoch."""
 
     def __init__(self, store, node):
-        super().__init__(store)
+        self.store, self.killed = store, []
         [self.raylet] = (info.process for info in node.all_processes["raylet"])
 
-    def kill(self, worker):
-        if psutil.Process(worker).ppid() != self.raylet.pid:
-            return False
-        self.raylet.kill()
-        return super().kill(worker)
-
-
-@pytest.fixture(scope="module")
-def after(tmp_path_factory, new_laboratory):
-    """A study that ran on two workers, one of which was killed, beside the same one in a single process."""
-    here, there = (new_laboratory(tmp_path_factory.mktemp(name)) for name in ("here", "there"))
-    here.run(STUDY)
-    home = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DIFFSEARCH_CACHE", str(default_cache()))
-        patch.setenv("HOME", str(home))
-        killer = Killer(there.store)
-        temporary = set(Path("/tmp").iterdir())
-        there.summary = there.run(STUDY, workers=2, observer=killer)
-        there.left = {path for path in set(Path("/tmp").iterdir()) - temporary if path.name.startswith(("ds", "ray"))}
-    there.killer, there.home = killer, home
-    return here, there
-
-
-def test_a_study_on_ray_has_the_rows_of_one_in_a_single_process(after):
-    here, there = after
-    assert there.lines() == here.lines() and there.checkpoints() == here.checkpoints()
-    assert there.table() == here.table() and len(there.table()) == 7
-
-
-def test_a_killed_worker_costs_an_attempt_and_no_result(after):
-    _, there = after
-    [killed] = there.killer.killed
-    runs = {run.key: run for run in there.history().runs}
-    assert [attempt.state for attempt in runs.pop(killed).attempts] == [State.KILLED]
-    assert all(run.attempts == () for run in runs.values())
-    assert {str(run.outcome.state) for run in there.history().runs} == {"finished"}
-
-
-def test_workers_are_reused_and_are_not_the_driver(after):
-    _, there = after
-    assert os.getpid() not in there.killer.workers and len(there.killer.workers) <= 3  # two, and one for the dead
-    assert there.history().workers == 2
-
-
-def test_ray_leaves_nothing_behind(after):
-    _, there = after
-    assert there.left == set() and list(there.home.iterdir()) == []
-    assert {path.name for path in there.store.root.iterdir()} == {"runs", "studies", "references"}
-
-
-def test_no_lease_is_held_when_a_study_has_ended(after):
-    for laboratory in after:
-        held = [leases.is_held(path) for path in laboratory.store.root.rglob("lease")]
-        assert len(held) == 5 and held == [None] * 5
+    def heard(self, task, said):
+        if isinstance(said, Trained) and not self.killed:
+            holder = leases.read(self.store.run(task.asked.run_key).path / "lease")
+            if psutil.Process(holder.pid).ppid() == self.raylet.pid:
+                self.raylet.kill()
+                os.kill(holder.pid, signal.SIGKILL)
+                self.killed.append(task.asked.run_key)
 
 
 @pytest.fixture(scope="module")
