@@ -157,6 +157,13 @@ def test_the_uri_is_the_given_one_else_the_environments_else_a_file_in_the_store
     assert tracking.tracking_uri(laboratory.store, "http://other") == "http://other"
 
 
+def test_mlflow_prints_nothing_of_its_own():
+    """Its client for a server prints two lines a run."""
+    from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT
+
+    assert MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.get()
+
+
 def test_a_history_survives_json(laboratory):
     laboratory.run(SEVERAL)
     for run in laboratory.history().runs:
