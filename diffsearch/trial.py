@@ -11,15 +11,18 @@ import time
 import traceback
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import torch
+from PIL import Image
 from torch import nn
 
 from diffsearch import registry
 from diffsearch.data.datasets import ImageData
 from diffsearch.data.datasets import load as load_data
+from diffsearch.data.pixels import grid
 from diffsearch.diffusion.sampling import sample
 from diffsearch.errors import Diverged
 from diffsearch.files import replace_file
@@ -326,12 +329,6 @@ class _Work:
 
 def png_grid(images: torch.Tensor, columns: int = GRID[1]) -> bytes:
     """(N, C, H, W) uint8 images as one PNG, `columns` a row, a pixel of white between them."""
-    from io import BytesIO
-
-    from PIL import Image
-    from torchvision.utils import make_grid  # here: it takes two seconds, which a driver need not wait for
-
-    grid = make_grid(images, nrow=columns, padding=1, pad_value=255)
     file = BytesIO()
-    Image.fromarray(grid.permute(1, 2, 0).numpy()).save(file, format="PNG")
+    Image.fromarray(grid(images.numpy(), columns)).save(file, format="PNG")
     return file.getvalue()

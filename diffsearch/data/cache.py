@@ -7,14 +7,12 @@ system has no locks, the first finished entry wins and the others are dropped.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ import numpy as np
 import platformdirs
 
 from diffsearch.errors import DataError
+from diffsearch.files import locked
 
 _CHUNK_BYTES = 1 << 24
 
@@ -78,15 +77,6 @@ def _build(final: Path, build: Callable[[Path], Mapping[str, Any]]) -> None:
                 raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on `path`; the kernel lets go of it when its holder dies."""
-    with path.open("a") as handle:
-        with contextlib.suppress(OSError):  # a file system without locks: see the module's docstring
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def read_array(folder: Path, name: str) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""One picture as pixels: upright, opaque, cropped about its centre and scaled once with antialiasing."""
+"""Pictures as pixels: one upright, opaque, cropped about its centre and scaled once; many in one grid."""
 
 from __future__ import annotations
 
@@ -27,3 +27,18 @@ def _opaque(image: Image.Image) -> Image.Image:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
     return image
+
+
+def grid(images: np.ndarray, columns: int) -> np.ndarray:
+    """uint8 (N, 1 or 3, H, W) → one RGB picture (height, width, 3), `columns` a row, white where images run out.
+
+    A pixel of white lies around each, but not around one alone.
+    """
+    count, _, height, width = images.shape
+    gap, columns = int(count > 1), min(columns, count)
+    rows = -(-count // columns)
+    cells = np.full((rows * columns, 3, height + gap, width + gap), 255, dtype=np.uint8)
+    cells[:count, :, gap:, gap:] = images
+    lines = cells.reshape(rows, columns, *cells.shape[1:]).transpose(0, 3, 1, 4, 2)
+    picture = lines.reshape(rows * (height + gap), columns * (width + gap), 3)
+    return np.pad(picture, ((0, gap), (0, gap), (0, 0)), constant_values=255)

@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
-from scipy import stats
-
 from diffsearch.records import Evaluation, RunHistory, StudyHistory
 from diffsearch.registry import dataset, sampler
 from diffsearch.report.ranks import rankable
@@ -115,6 +113,8 @@ def correlation(pairs: Sequence[tuple[float, float]], signs: tuple[float, float]
     """Kendall's tau-b of pairs of scores; `signs` are 1 where low ones are good, -1 where high ones are."""
     if len({score for score, _ in pairs}) < 2 or len({score for _, score in pairs}) < 2:
         return None
+    from scipy import stats  # here: it takes a second, and few studies have published scores beside them
+
     found = stats.kendalltau([signs[0] * score for score, _ in pairs], [signs[1] * score for _, score in pairs])
     return Correlation(float(found.statistic), float(found.pvalue), len(pairs))
 
@@ -250,7 +250,7 @@ def _ranked(lines: Sequence[Line], signs: tuple[float, float]) -> tuple[Line, ..
     """The lines with both ranks, where both scores are there; equal scores share the better rank."""
     both = [(line, line.measured.mean) for line in lines if line.measured is not None]
     columns = [[signs[0] * line.row.score for line, _ in both], [signs[1] * mean for _, mean in both]]
-    ranks = [stats.rankdata(column, method="min").astype(int).tolist() for column in columns]
+    ranks = [[1 + sum(other < score for other in column) for score in column] for column in columns]
     of = {_key(line.row): pair for (line, _), pair in zip(both, zip(*ranks, strict=True), strict=True)}
     return tuple(replace(line, ranks=of.get(_key(line.row))) for line in lines)
 

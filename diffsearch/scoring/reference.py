@@ -12,10 +12,9 @@ import safetensors.numpy
 import torch
 from safetensors import SafetensorError
 
-from diffsearch.data.cache import locked
 from diffsearch.data.datasets import ImageData
 from diffsearch.errors import MetricError
-from diffsearch.files import replace_file
+from diffsearch.files import locked, replace_file
 from diffsearch.scoring.features import Extractor, moments
 from diffsearch.scoring.named import SHIPPED, verified, write_named
 

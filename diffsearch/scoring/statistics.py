@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import integrate, special, stats
 
 Direction = Literal["min", "max"]
 
@@ -38,7 +37,7 @@ def summarise(values: Iterable[float]) -> Summary:
         raise ValueError("nothing to summarise: at least one value is needed")
     if not np.all(np.isfinite(array)):
         raise ValueError("only finite values can be summarised")
-    se = float(stats.sem(array)) if array.size > 1 else None
+    se = float(array.std(ddof=1)) / math.sqrt(array.size) if array.size > 1 else None
     return Summary(float(array.mean()), se, int(array.size))
 
 
@@ -76,6 +75,8 @@ def welch_p(a: Sequence[float], b: Sequence[float]) -> float | None:
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.std() + second.std() == 0:
         return None
+    from scipy import stats  # here, as below: it takes a second, and most tables need no test
+
     p = float(stats.ttest_ind(first, second, equal_var=False).pvalue)
     return p if math.isfinite(p) else None
 
@@ -88,6 +89,8 @@ def chance_of_telling_equals_apart(n: int) -> float:
     """
     if n < 2:
         raise ValueError("one value has no standard error")
+    from scipy import integrate, special, stats
+
     half = (n - 1) / 2
     # B = sin² u takes the poles of the density at 0 and 1 away (n = 2, 3)
     value, _ = integrate.quad(

@@ -11,19 +11,20 @@ A lease saves work; what is right comes from elsewhere (atomic files, first line
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
 import json
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import psutil
 
 from diffsearch.errors import StoreError
+from diffsearch.files import locked
 
 HEARTBEAT_S = 5.0
 STALE_S = 60.0
@@ -172,6 +173,10 @@ def read(path: Path) -> Holder | None:
         return Holder(**plain) if plain.get("pid") else None
     except (FileNotFoundError, ValueError, TypeError, AttributeError):
         return None
+    except OSError as error:
+        if error.errno != errno.ESTALE:
+            raise
+        return read(path)  # NFS: another host replaced it between our opening and our reading
 
 
 def release(path: Path, holder: Holder) -> None:
@@ -209,8 +214,10 @@ def _me(session: str, attempt: int) -> Holder:
 
 
 def _boot_id() -> str:
-    file = Path("/proc/sys/kernel/random/boot_id")
-    return file.read_text().strip() if file.exists() else f"{psutil.boot_time():.0f}"
+    """What pids count in: this boot, and the namespace of pids, since each container has a process 1 of its own."""
+    file, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    boot = file.read_text().strip() if file.exists() else f"{psutil.boot_time():.0f}"
+    return f"{boot} {namespace.readlink()}" if namespace.is_symlink() else boot
 
 
 def _write(path: Path, holder: Holder) -> None:
@@ -219,9 +226,6 @@ def _write(path: Path, holder: Holder) -> None:
     part.replace(path)
 
 
-@contextlib.contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
+def _exclusive(path: Path) -> contextlib.AbstractContextManager[None]:
     """Read, decide and write as one step. Held for microseconds, by no child process."""
-    with path.with_name(f".{path.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return locked(path.with_name(f".{path.name}.lock"))

@@ -107,6 +107,8 @@ def _execute(session: Session, address: str | None, workers: int | None, uri: st
     from diffsearch.study import runner
 
     with runner.cluster(address, workers):
+        if address is not None:
+            runner.check_nodes()
         share = runner.share(session.spec, session.data)
         tracker = session.begin(share.workers, uri)
         patience_s = TRACKING_PATIENCE_S

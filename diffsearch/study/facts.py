@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+MUST_AGREE = ("diffsearch", "git_sha", "torch", "torchvision", "torch-fidelity", "numpy")  # of driver and workers
 PACKAGES = ("diffsearch", "torch", "torchvision", "ray", "optuna", "mlflow", "torch-fidelity", "numpy")
 
 
@@ -19,6 +20,16 @@ def environment() -> Mapping[str, str]:
     """Versions, device and commit of this process."""
     facts = {name: _version(name) for name in PACKAGES}
     return {**facts, "python": platform.python_version(), "device": device_name(), "git_sha": _git_sha()}
+
+
+def differences(here: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
+    """Where `there` would compute something else under the same keys, e.g. ["torch 2.13.0 (here 2.14.1)"].
+
+    A build for CPUs and one for CUDA are one version; a commit that isn't known is no difference.
+    """
+    known = [name for name in MUST_AGREE if name != "git_sha" or (here[name] and there[name])]
+    pairs = [(name, here[name].partition("+")[0], there[name].partition("+")[0]) for name in known]
+    return [f"{name} {other} (here {mine})" for name, mine, other in pairs if mine != other]
 
 
 def device_name() -> str:

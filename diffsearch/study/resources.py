@@ -33,8 +33,6 @@ class Share:
     cpu: float
     gpu: float
     workers: int
-    memory_mb: float | None  # resident memory that one worker may hold; None: not guarded
-    alone_mb: float | None = None  # the same for a run that has the cluster to itself
 
     def bundle(self) -> dict[str, float]:
         return {"cpu": self.cpu, "gpu": self.gpu} if self.gpu else {"cpu": self.cpu}
@@ -64,9 +62,18 @@ def share_out(asked: Resources, nodes: Sequence[Mapping[str, float]], peak_mb: f
             f"the largest node offers {most_cpu:g} CPU and {most_gpu:g} GPU.   `resources: auto` takes what there is."
         )
         raise ConfigError([Problem(0, 0, "resources", message, help_)])
-    here = memory_mb()
-    local = max(_fits(node, cpu, gpu) for node in nodes)
-    return Share(cpu, gpu, workers, here * MEMORY_SHARE / local, here * MEMORY_SHARE)
+    return Share(cpu, gpu, workers)
+
+
+def memory_limit_mb(node: Mapping[str, Any], cpu: float, gpu: float, alone: bool) -> float:
+    """Resident memory that a run may hold on this machine: its part of it, or all where it runs `alone`.
+
+    Args:
+        node: resources of this machine, as Ray names them.
+        cpu, gpu: what each run on it has.
+    """
+    at_once = 1 if alone else max(1, _fits(node, cpu, gpu))
+    return memory_mb() * MEMORY_SHARE / at_once
 
 
 def largest_run(spec: StudySpec, image_shape: tuple[int, int, int]) -> RunSettings:

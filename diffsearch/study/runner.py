@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -43,17 +44,18 @@ from ray.tune.execution.tune_controller import TuneController  # noqa: E402
 from ray.tune.experiment import Trial  # noqa: E402
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as NodeAffinity  # noqa: E402
 
 from diffsearch import registry  # noqa: E402
 from diffsearch.data.datasets import ImageData  # noqa: E402
 from diffsearch.errors import DiffsearchError  # noqa: E402
 from diffsearch.records import Outcome, State  # noqa: E402
 from diffsearch.space.settings import Choice, StudySpec, to_value  # noqa: E402
-from diffsearch.study import items  # noqa: E402
+from diffsearch.study import facts, items  # noqa: E402
 from diffsearch.study.conductor import Conductor, Signal, Task  # noqa: E402
 from diffsearch.study.host import TEMP, on_sigint, oom_kills, reap_folders  # noqa: E402
 from diffsearch.study.requests import Requests  # noqa: E402
-from diffsearch.study.resources import Share, largest_run, measure_peak, share_out, worker_device  # noqa: E402
+from diffsearch.study.resources import Share, largest_run, measure_peak, memory_limit_mb, share_out, worker_device  # noqa: E402
 from diffsearch.trial import Item, Scored, TrialRequest, run_trial  # noqa: E402
 
 STEP_S = 0.25  # a worker reports at most this often, but at each milestone
@@ -74,8 +76,10 @@ class RunTrainable(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         torch.set_num_threads(max(1, int(config["cpu"])))
         request = TrialRequest.from_json(json.loads(config["request"]))
-        request = replace(request, use=items.at_hand(request.use, config["files"]))
+        use = items.at_hand(request.use, config["files"])
         self.config["files"] = None  # Tune sends the config back with every step
+        limit_mb = memory_limit_mb(_this_node(), config["cpu"], config["gpu"], config["alone"])
+        request = replace(request, use=use, environment=facts.environment(), memory_limit_mb=limit_mb)
         self._last = request.milestones[-1]
         self._items = run_trial(request, worker_device(config["gpu"]))
 
@@ -102,6 +106,14 @@ class RunTrainable(tune.Trainable):
     def cleanup(self) -> None:
         """Close the run that was under way: its lease is given back. Ray doesn't call this between reused trials."""
         self._items.close()
+
+
+@functools.cache
+def _this_node() -> Mapping[str, float]:
+    """Resources of the node that this worker is on."""
+    here = ray.get_runtime_context().get_node_id()
+    [resources] = [node["Resources"] for node in ray.nodes() if node["NodeID"] == here]
+    return resources  # type: ignore[no-any-return]
 
 
 def study_trainable(requests: Requests) -> type[tune.Trainable]:
@@ -196,10 +208,9 @@ class _Asker(Searcher):
                 task = signal_or_task
                 self._link.tasks[trial_id] = task
                 self._link.listen(task, None)
-                limit = self._link.share.alone_mb if task.alone else self._link.share.memory_mb
-                request = json.dumps({**task.request.to_json(), "memory_limit_mb": limit})
-                share, files = self._link.share, items.pack_files(task.request.use)
-                return {"request": request, "files": files, "cpu": share.cpu, "gpu": share.gpu}
+                request, files = json.dumps(task.request.to_json()), items.pack_files(task.request.use)
+                share = self._link.share
+                return {"request": request, "files": files, "cpu": share.cpu, "gpu": share.gpu, "alone": task.alone}
             return Searcher.FINISHED if signal_or_task is Signal.DONE else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -253,15 +264,16 @@ class _Listener(FIFOScheduler):
         """The process died, or the trainable could not be set up; every other failure is an outcome."""
         with self._link.guarded():
             error = _error_of(trial)
-            dead = isinstance(error, ray.exceptions.ActorDiedError | ray.exceptions.WorkerCrashedError)
             reason = " ".join(str(error).split())[:300]
             if trial.trial_id not in self._link.tasks:
                 return
-            if dead:
+            if is_death(error):
                 before, self._oom_kills = self._oom_kills, oom_kills()
-                state = State.OUT_OF_MEMORY if self._oom_kills > before else State.KILLED
-                reason = "the machine ran out of memory" if state == State.OUT_OF_MEMORY else "its worker process died"
-                self._link.end(trial.trial_id, Outcome(state, reason))
+                if self._oom_kills > before:
+                    outcome = Outcome(State.OUT_OF_MEMORY, "the machine ran out of memory")
+                else:
+                    outcome = Outcome(State.KILLED, "its worker process died, or its node")
+                self._link.end(trial.trial_id, outcome)
             else:
                 self._link.end(trial.trial_id, Outcome(State.FAILED, reason, {"traceback": str(error)}))
 
@@ -370,7 +382,10 @@ def cluster(address: str | None, workers: int | None = None) -> Iterator[dict[st
         _knock(address)
         ray.init(address=address or "local", **common)
     except (OSError, RuntimeError, ValueError) as error:
-        raise DiffsearchError(f"--address {address}: no Ray cluster answers there ({error})") from error
+        raise DiffsearchError(
+            f"--address {address}: no Ray cluster answers there ({error}). It must run Ray {ray.__version__}; where it "
+            "asks for a token, set RAY_AUTH_MODE=token here too, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH."
+        ) from error
     try:
         yield dict(ray.cluster_resources())
     finally:
@@ -384,6 +399,27 @@ def _knock(address: str | None) -> None:
     host, _, port = (address or "").rpartition(":")
     if host and port.isdigit() and "/" not in host:
         socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE_S).close()
+
+
+def check_nodes() -> None:
+    """Refuse a cluster on one of whose nodes a worker would compute something else than its run's key says.
+
+    Raises:
+        DiffsearchError: names each such node, and what it has.
+    """
+    ask = ray.remote(num_cpus=0)(lambda: dict(facts.environment()))
+    there = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    asked = [ask.options(scheduling_strategy=NodeAffinity(node["NodeID"], soft=False)).remote() for node in there]
+    wrong = []
+    for node, answer in zip(there, asked, strict=True):
+        try:
+            found = facts.differences(facts.environment(), ray.get(answer))
+        except ray.exceptions.RayError as error:
+            found = [f"diffsearch doesn't start there: {str(error).strip().splitlines()[-1]}"]
+        wrong += [f"node {node['NodeManagerHostname']}: {what}" for what in found]
+    if wrong:
+        help_ = "Install the same versions on every node, as from constraints.txt or in one image."
+        raise DiffsearchError("\n".join([*wrong, help_]))
 
 
 def share(spec: StudySpec, data: ImageData) -> Share:
@@ -422,6 +458,11 @@ def foreign_scheduler(stopping: Choice) -> TrialScheduler | None:
         raise DiffsearchError(f"search.stopping: {stopping.name}: {error}") from error
     scheduler.set_search_properties("objective", "min")
     return scheduler
+
+
+def is_death(error: BaseException | None) -> bool:
+    """Whether a worker's process or its node is gone or out of reach; else its trainable could not be set up."""
+    return isinstance(error, ray.exceptions.RayActorError) and not error.actor_init_failed
 
 
 def _error_of(trial: Trial) -> BaseException | None:

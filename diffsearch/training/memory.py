@@ -9,7 +9,6 @@ from pathlib import Path
 import psutil
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from diffsearch.space.settings import RunSettings
 from diffsearch.training.network import build_network
@@ -41,6 +40,8 @@ def describe(settings: RunSettings, image_shape: tuple[int, int, int], classes: 
     Raises:
         whatever the model's factory or forward pass raises for a shape that it can't take.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # here: it imports triton, for which no worker should wait
+
     told = settings.training.conditioning == "class"
 
     def inputs(count: int) -> tuple[Tensor, ...]:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+import diffsearch.demo
 from tests.cli.conftest import Cli
 
 
 def test_without_gradio_it_says_how_to_have_it(cli: Cli, at: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)  # Python's own way of saying that there is none
     monkeypatch.delitem(sys.modules, "diffsearch.demo.page", raising=False)
+    monkeypatch.delattr(diffsearch.demo, "page", raising=False)  # where an earlier test imported it
     said = cli("demo", "two", "--port", _free_port())
     assert said.exit_code == 2 and "pip install 'diffsearch[demo]'" in said.stderr and "Traceback" not in said.output
 

@@ -105,6 +105,19 @@ def test_scores_are_those_of_torch_fidelitys_own_pipeline(
     assert ours["fd-digits-train"].samples == 1200 and ours["fd-digits-train"].extractor == extractor("digits").content
 
 
+def test_frechet_distance_is_torch_fidelitys_to_the_bit(digits: ImageData, blurred: np.ndarray) -> None:
+    from torch_fidelity import metric_fid as theirs
+
+    a, b = (extractor("digits").extract(images) for images in (blurred, digits.train[:2000]))
+    stats = [theirs.fid_features_to_statistics(torch.from_numpy(x.astype(np.float64))) for x in (a, b)]
+    found = [moments(x) for x in (a, b)]
+    assert all(
+        np.array_equal(m, s["mu"]) and np.array_equal(c, s["sigma"]) for (m, c), s in zip(found, stats, strict=True)
+    )
+    expected = theirs.fid_statistics_to_metric(*stats, verbose=False)[theirs.KEY_METRIC_FID]
+    assert frechet_distance(*found[0], *found[1]) == expected
+
+
 def test_frechet_distance_is_scipys(digits: ImageData, blurred: np.ndarray) -> None:
     a, b = (moments(extractor("digits").extract(images)) for images in (blurred, digits.train[:2000]))
     root = scipy.linalg.sqrtm(a[1] @ b[1]).real

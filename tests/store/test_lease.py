@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -93,6 +97,20 @@ def test_a_boot_later_nobody_holds_it_here(path, monkeypatch):
     Lease.wait_for(path, "me").give_back()
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="namespaces of pids are Linux's")
+def test_a_process_of_another_container_is_judged_by_its_heartbeat(path):
+    """It may have this host's name and boot id, as under Ray; its pid means nothing here."""
+    with Lease.claim(path, "x"):
+        held = leases.read(path)
+    there = held.boot_id.replace(str(Path("/proc/self/ns/pid").readlink()), "pid:[1]")
+    foreign(path, host=held.host, boot_id=there, pid=os.getpid())
+    with pytest.raises(LeaseHeld):
+        Lease.claim(path, "me")
+    dead_here = path.with_name("another")
+    foreign(dead_here, host=held.host, boot_id=held.boot_id)
+    Lease.claim(dead_here, "me").give_back()
+
+
 def test_a_heartbeat_from_another_host_keeps_it(path, monkeypatch):
     """Staleness counts from beats that the taker itself saw: while they rise it waits, however old they claim to be."""
     foreign(path, since=0.0)
@@ -174,6 +192,33 @@ def test_a_lease_whose_file_is_gone_is_lost(path):
     with pytest.raises(LeaseLost, match="nobody"):
         lease.check()
     lease.give_back()
+
+
+def test_a_lease_that_another_host_replaces_while_it_is_read_is_read_again(path, monkeypatch):
+    """NFS says so with ESTALE."""
+    Lease.claim(path, "me").give_back()
+    read, faults = Path.read_bytes, [errno.ESTALE, errno.ESTALE]
+
+    def read_bytes(self):
+        if faults:
+            raise OSError(faults.pop(), "as NFS says it")
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    assert leases.read(path).attempt == 1 and not faults
+    faults.append(errno.EIO)
+    with pytest.raises(OSError, match="as NFS says it"):
+        leases.read(path)
+
+
+def test_a_file_system_without_locks_does_for_a_lease(path, monkeypatch):
+    def flock(_file, _how):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with Lease.claim(path, "me") as lease:
+        lease.check()
+    assert leases.read(path).attempt == 1 and leases.is_held(path) is None
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"pid": 1}', "null"])

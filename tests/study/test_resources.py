@@ -9,7 +9,17 @@ import pytest
 
 from diffsearch.errors import ConfigError
 from diffsearch.space.settings import Resources
-from diffsearch.study.resources import CUDA_CONTEXT_MB, SAFETY, gpu_fraction, largest_run, measure_peak, share_out
+from diffsearch.study.host import memory_mb
+from diffsearch.study.resources import (
+    CUDA_CONTEXT_MB,
+    MEMORY_SHARE,
+    SAFETY,
+    gpu_fraction,
+    largest_run,
+    measure_peak,
+    memory_limit_mb,
+    share_out,
+)
 from diffsearch.training.memory import describe
 
 CPU = {"CPU": 4.0, "memory": 1e9}
@@ -21,9 +31,15 @@ def test_without_gpus_each_run_has_one_thread():
     assert (share.cpu, share.gpu, share.workers) == (1.0, 0.0, 4) and share.bundle() == {"cpu": 1.0}
 
 
-def test_workers_share_the_memory_and_a_run_alone_has_it_all():
-    share = share_out(Resources(), [CPU], 0.0, None)
-    assert share.alone_mb == pytest.approx(4 * share.memory_mb)
+def test_runs_share_the_memory_of_their_own_node_and_one_alone_has_it_all():
+    """A cluster's nodes differ: nine runs on the large one, four on the small, which has the same memory here."""
+    large = {"CPU": 9.0}
+    alone = memory_limit_mb(large, 1.0, 0.0, alone=True)
+    assert alone == pytest.approx(MEMORY_SHARE * memory_mb())
+    assert memory_limit_mb(large, 1.0, 0.0, alone=False) == pytest.approx(alone / 9)
+    assert memory_limit_mb(CPU, 1.0, 0.0, alone=False) == pytest.approx(alone / 4)
+    assert memory_limit_mb(GPU, 1.0, 0.5, alone=False) == pytest.approx(alone / 4)
+    assert memory_limit_mb({}, 1.0, 0.0, alone=False) == pytest.approx(alone)
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,14 @@ import os
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 
 from diffsearch.data.cache import default_cache
 from diffsearch.errors import ConfigError, DiffsearchError
 from diffsearch.records import State
 from diffsearch.store import lease as leases
-from diffsearch.study import host, runner
+from diffsearch.study import facts, host, runner
 from diffsearch.study.observer import Nobody
 from diffsearch.trial import Trained
 
@@ -58,9 +59,27 @@ class Killer(Nobody):
         if isinstance(said, Trained):
             holder = leases.read(self.store.run(task.asked.run_key).path / "lease")
             self.workers.add(holder.pid)
-            if not self.killed:
+            if not self.killed and self.kill(holder.pid):
                 self.killed.append(task.asked.run_key)
-                os.kill(holder.pid, signal.SIGKILL)
+
+    def kill(self, worker):
+        """Whether it was killed."""
+        os.kill(worker, signal.SIGKILL)
+        return True
+
+
+class NodeKiller(Killer):
+    """Kills a node, as when its power fails, once a worker there has trained an epoch."""
+
+    def __init__(self, store, node):
+        super().__init__(store)
+        [self.raylet] = (info.process for info in node.all_processes["raylet"])
+
+    def kill(self, worker):
+        if psutil.Process(worker).ppid() != self.raylet.pid:
+            return False
+        self.raylet.kill()
+        return super().kill(worker)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +142,7 @@ def gpu_cluster():
         patch.setenv("RAY_AUTH_MODE", "disabled")
         node = {"num_cpus": 2, "num_gpus": 2, "object_store_memory": 80 * 2**20, "include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args=node)
-        cluster.add_node(**{key: value for key, value in node.items() if key != "include_dashboard"})
+        cluster.second = cluster.add_node(**{key: value for key, value in node.items() if key != "include_dashboard"})
         yield cluster
         ray.shutdown()
         cluster.shutdown()
@@ -152,6 +171,14 @@ def test_on_a_cluster_of_gpus_each_run_sees_its_share_alone(laboratory, tmp_path
     assert Path(gpu_cluster.head_node.get_session_dir_path()).exists()  # somebody else's cluster is left as it was
 
 
+def test_a_node_that_would_compute_something_else_is_refused(laboratory, gpu_cluster, monkeypatch):
+    other = {**facts.environment(), "torch": "2.0.0", "device": "another"}
+    monkeypatch.setattr(facts, "environment", lambda: other)
+    with pytest.raises(DiffsearchError, match=r"node \S+: torch \S+ \(here 2\.0\.0\)\n.+constraints\.txt") as error:
+        laboratory.run({"resources": {"gpu": 0}}, workers=None, address=gpu_cluster.address)
+    assert "numpy" not in str(error.value) and laboratory.history().runs == ()
+
+
 def test_an_error_in_an_adapter_halts_the_study_with_its_traceback(laboratory, tmp_path, gpu_cluster):
     file = tmp_path / "rules.py"
     file.write_text(BROKEN_RULE)
@@ -165,6 +192,29 @@ def test_an_error_in_an_adapter_halts_the_study_with_its_traceback(laboratory, t
     laboratory.run(changes)
     assert [epoch for _, epoch in laboratory.trained] in ([2], [])  # the worker may have been an epoch ahead
     assert [e.epoch for e in laboratory.history().runs[0].evaluations] == [1, 2]
+
+
+def test_a_node_that_dies_costs_an_attempt_and_no_result(laboratory, new_laboratory, tmp_path, gpu_cluster):
+    """The last on that cluster, which has one node left."""
+    changes = {**STUDY, "resources": {"gpu": 2}}
+    killer = NodeKiller(laboratory.store, gpu_cluster.second)
+    laboratory.run(changes, workers=None, address=gpu_cluster.address, observer=killer)
+    [killed] = killer.killed
+    runs = {run.key: run for run in laboratory.history().runs}
+    assert {str(run.outcome.state) for run in runs.values()} == {"finished"}
+    assert {attempt.state for attempt in runs[killed].attempts} == {State.KILLED}
+    here = new_laboratory(tmp_path / "here")
+    here.run(changes)
+    assert laboratory.table() == here.table() and laboratory.lines() == here.lines()
+
+
+def test_a_worker_out_of_reach_is_dead_and_one_that_could_not_begin_is_not():
+    from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
+
+    assert runner.is_death(ActorDiedError()) and runner.is_death(ActorUnavailableError("socket closed", None))
+    no_begin = RayTaskError("RunTrainable.__init__", "no such file", OSError("no such file"))
+    assert not runner.is_death(ActorDiedError(no_begin))
+    assert not runner.is_death(no_begin) and not runner.is_death(None)
 
 
 def test_an_address_where_nothing_answers_is_an_error_of_one_line(laboratory):

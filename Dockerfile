@@ -1,0 +1,34 @@
+# diffsearch with all that it needs. docs/cluster.md says how to build it, for CPUs alone or with CUDA, and how to run it.
+ARG PYTHON=3.11
+FROM python:${PYTHON}-slim
+
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
+    PYTHONUNBUFFERED=1 DIFFSEARCH_CACHE=/cache
+
+# The packages: gigabytes, and another layer only when a dependency or a pin changes.
+# PIP_EXTRA_INDEX_URL is read by pip itself: the page of torch's wheels for CPUs, where those are wanted.
+ARG PIP_EXTRA_INDEX_URL
+ARG EXTRA_PACKAGES=""
+WORKDIR /build
+COPY pyproject.toml constraints.txt ./
+RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+        > requirements.txt \
+    && python -m pip install --constraint constraints.txt --requirement requirements.txt ${EXTRA_PACKAGES}
+
+# diffsearch itself: 5 MB.
+COPY README.md LICENSE ./
+COPY diffsearch diffsearch
+RUN python -m pip install --no-deps . && rm -rf build ./*.egg-info && python -m pip check
+
+ARG UID=1000
+RUN useradd --uid "${UID}" --create-home diffsearch && install --directory --owner diffsearch /work /cache
+USER ${UID}
+WORKDIR /work
+COPY --chown=${UID} search_spaces search_spaces
+
+# /work: study files, the store (.diffsearch) and reports. /cache: decoded data sets, weights that were downloaded.
+VOLUME ["/work", "/cache"]
+# `docker stop` is a Ctrl-C: the writes under way are finished.
+STOPSIGNAL SIGINT
+ENTRYPOINT ["diffsearch"]
+CMD ["--help"]
