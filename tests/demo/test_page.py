@@ -7,8 +7,10 @@ import io
 import json
 import re
 import shutil
+import signal
 import socket
-import threading
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,7 +20,6 @@ import torch
 from PIL import Image
 
 from diffsearch import exported
-from diffsearch.cli import app
 from diffsearch.demo.networks import Networks
 from diffsearch.diffusion.guidance import one_hot
 from diffsearch.records import RunHistory
@@ -27,7 +28,7 @@ from diffsearch.trial import png_grid
 from tests.demo.conftest import LOST, of_loss
 from tests.laboratory import Laboratory
 
-PATIENCE_S = 60  # for one answer of the page, on a machine that has other things to do
+PATIENCE_S = 120  # for one answer of the page, on a machine that has other things to do
 FLAGS = ("--headless", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--window-size=1200,1600")
 # What Chromium would ask Google for by itself.
 OFFLINE = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
@@ -45,19 +46,6 @@ class Browser:
             options.add_argument(flag)
         options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
         self.driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-
-    def open(self, address: str) -> None:
-        """Go there, once it answers."""
-        from selenium.common.exceptions import WebDriverException
-
-        def answers() -> bool:
-            try:
-                self.driver.get(address)
-            except WebDriverException:  # nobody there yet
-                return False
-            return True
-
-        self.wait(answers, address)
 
     def find(self, css: str) -> Any:
         """The first such element that one can see, once it is there."""
@@ -89,21 +77,21 @@ class Browser:
         return waiting.until(lambda _: until(), what)
 
     def tab(self, name: str) -> None:
-        self._one_of("button[role=tab]", lambda text: text == name, f"the tab {name}").click()
+        self.click_text("button[role=tab]", name)
 
     def choose(self, css: str, text: str) -> None:
         """Open a dropdown and take the entry that holds a text."""
         self.click(f"{css} input")
-        self.find(f"{css} ul[role=listbox]")
-        self._one_of(f"{css} ul[role=listbox] li", lambda shown: text in shown, text).click()
+        self.click_text(f"{css} ul[role=listbox] li", text)
 
-    def _one_of(self, css: str, fits: Callable[[str], bool], what: str) -> Any:
-        """The first such element whose text fits, once it is there."""
+    def click_text(self, css: str, text: str) -> None:
+        """Click the one of these elements that holds a text, once it is there."""
 
-        def there() -> Any:
-            return next((each for each in self.driver.find_elements("css selector", css) if fits(each.text)), None)
+        def named() -> Any:
+            found = self.driver.find_elements("css selector", css)
+            return next((each for each in found if text in each.text), None)
 
-        return self.wait(there, what)
+        self.wait(named, f"{css} {text}").click()
 
     def begin(self, tab: str, run: RunHistory) -> None:
         """Turn to a tab, with a run chosen and its settings there."""
@@ -119,16 +107,23 @@ class Browser:
 
 
 @pytest.fixture(scope="module")
-def address(laboratory: Laboratory) -> Iterator[str]:
-    """`diffsearch demo tiny`, in a thread of this process."""
-    gradio = pytest.importorskip("gradio", reason="gradio isn't installed: pip install 'diffsearch[demo]'")
+def served(laboratory: Laboratory) -> Iterator[subprocess.Popen[str]]:
+    """`diffsearch demo tiny`, until its Ctrl-C."""
+    pytest.importorskip("gradio", reason="gradio isn't installed: pip install 'diffsearch[demo]'")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
+    command = [sys.executable, "-c", "from diffsearch.cli import main; main()"]
     words = ["demo", "tiny", "--store", str(laboratory.store.root), "--port", port]
-    threading.Thread(target=app.main, args=(words,), daemon=True).start()  # waits for a Ctrl-C that never comes
-    yield f"http://127.0.0.1:{port}/"
-    gradio.close_all(verbose=False)
+    process = subprocess.Popen([*command, *words], stdout=subprocess.PIPE, text=True)
+    try:
+        yield process
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate()
+        assert process.returncode == 0 and rest == ""
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -137,11 +132,15 @@ def page(request: pytest.FixtureRequest) -> Iterator[Browser]:
     if binary is None or driver is None:
         pytest.skip("no chromium with its chromedriver: apt-get install chromium chromium-driver")
     pytest.importorskip("selenium", reason="selenium isn't installed: pip install 'diffsearch[test]'")
-    address = request.getfixturevalue("address")
+    served = request.getfixturevalue("served")
     browser = Browser(binary, driver)
-    browser.open(address)
-    yield browser
-    browser.driver.quit()
+    try:
+        told = served.stdout.readline()
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/   \(Ctrl-C ends it\)\n", told), told
+        browser.driver.get(told.split()[0])
+        yield browser
+    finally:
+        browser.driver.quit()
 
 
 def picture(page: Browser, css: str) -> bytes:
@@ -239,8 +238,8 @@ def test_between_two_seeds_on_a_narrow_window(page: Browser, networks: Networks)
         assert grid.size == (9 * 29 + 1, 4 * 29 + 1)
 
 
-def test_nothing_is_asked_of_other_machines(page: Browser, address: str) -> None:
-    asked = page.requests()
+def test_nothing_is_asked_of_other_machines(page: Browser) -> None:
+    asked, address = page.requests(), page.driver.current_url
     assert any(url.startswith(address) for url in asked)
     assert [url for url in asked if not url.startswith((address, "data:", "blob:", "chrome:"))] == []
 
