@@ -19,7 +19,6 @@ from diffsearch.cli.places import (
     store_option,
 )
 from diffsearch.errors import DiffsearchError, StoreError
-from diffsearch.space.axes import GUIDANCE, Taught, refusal
 from diffsearch.space.settings import show_count
 
 if TYPE_CHECKING:
@@ -194,6 +193,8 @@ def choose(
     if ema is not None:
         point = replace(point, ema=_track(ema, run.settings.training.ema_half_life))
     if guidance is not None:
+        from diffsearch.space.axes import GUIDANCE, Taught, refusal
+
         point = replace(point, guidance=guidance)
         found = refusal(Taught.by(run.settings), point)
         if found is not None and found.path == GUIDANCE:
