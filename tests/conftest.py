@@ -17,6 +17,8 @@ import pytest
 
 from diffsearch import registry
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests share the cores as processes; torch's threads would spin
+
 if TYPE_CHECKING:
     from tests.laboratory import Laboratory
 

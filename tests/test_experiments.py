@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
 
 from diffsearch.space import published
-from diffsearch.space.load import load
+from diffsearch.space.load import load as read
 from diffsearch.space.settings import Choices, StudySpec, canonical
 
 FOLDERS = sorted((Path(__file__).resolve().parent.parent / "experiments").glob("*/"))
 STUDIES = [path for folder in FOLDERS for path in sorted(folder.glob("*.yaml")) if path.name != published.FILE]
 CPU = [path for path in STUDIES if "cpu" in path.stem]
+
+
+@functools.cache
+def load(path: Path) -> StudySpec:
+    """A study, read once."""
+    return read(path)
 
 
 def named(path: Path) -> str:

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
 from diffsearch.report import style
-
-Pixels = npt.NDArray[np.uint8]
+from diffsearch.report.style import Pixels
 
 _HEAD, _LABEL, _NOTE = 8.5, 8.5, 7.5  # sizes of letters in points
 _LINE = 1.6  # height of a line of text, in sizes of its letters
@@ -49,15 +47,9 @@ def contact_sheet(rows: Sequence[Row], heads: Sequence[str] = ()) -> bytes:
     zoom = width / dots  # large images make a larger picture, with larger letters in it
     tops, height = _tops(rows, tall, gap, _high(_HEAD * zoom) if heads else 0, zoom)
     lefts = [margin + column * (wide + across) for column in range(columns)]
-    canvas = np.full((height, width, 3), 255, dtype=np.uint8)
-    for row, top in zip(rows, tops, strict=True):
-        for left, image in zip(lefts, row.images, strict=False):
-            if image is not None:
-                canvas[top : top + tall, left : left + wide] = enlarged(rgb(image), factor)
     with style.house_style():
         figure = style.sheet(height / style.DPI, width / style.DPI)
         figure.set_layout_engine("none")
-        figure.figimage(canvas)
 
         def write(x: float, y: float, text: str, size: float, tone: str, across: str, down: str) -> None:
             figure.text(x / width, 1 - y / height, text, fontsize=size * zoom, color=tone, ha=across, va=down)
@@ -69,7 +61,13 @@ def contact_sheet(rows: Sequence[Row], heads: Sequence[str] = ()) -> bytes:
             write(0, top + tall / 2, row.label, _LABEL, style.INK, "left", "center")
             for x, note in zip(middles, row.notes, strict=False):
                 write(x, top + tall + 5 * zoom, note, _NOTE, style.MUTED, "center", "top")
-        return style.png(figure)
+        pictures = [
+            (left, top, enlarged(rgb(image), factor))
+            for row, top in zip(rows, tops, strict=True)
+            for left, image in zip(lefts, row.images, strict=False)
+            if image is not None
+        ]
+        return style.png(figure, pictures)
 
 
 def _tops(rows: Sequence[Row], tall: int, gap: int, head: int, zoom: float) -> tuple[list[int], int]:

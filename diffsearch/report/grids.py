@@ -13,7 +13,7 @@ from diffsearch.data.normalise import Normalization
 from diffsearch.diffusion import Schedule, noising_strip
 from diffsearch.errors import DataError
 from diffsearch.report import style
-from diffsearch.report.contact import Pixels, Row, contact_sheet, enlarged, rgb
+from diffsearch.report.contact import Row, contact_sheet, enlarged, rgb
 from diffsearch.report.figures import Drawn
 from diffsearch.space.settings import Choice
 
@@ -21,7 +21,7 @@ ROWS, COLUMNS = 8, 16  # of a grid of samples
 STRIP_STEPS = 9  # images of a noising strip
 
 
-def samples_beside_real(samples: Path | None, real: Pixels | None, title: str) -> Drawn | None:
+def samples_beside_real(samples: Path | None, real: style.Pixels | None, title: str) -> Drawn | None:
     """Two grids side by side, pixels enlarged by a whole number and never blended.
 
     Args:
@@ -32,7 +32,7 @@ def samples_beside_real(samples: Path | None, real: Pixels | None, title: str) -
     Raises:
         DataError: the PNG can't be read.
     """
-    panels: list[tuple[str, Pixels]] = []
+    panels: list[tuple[str, style.Pixels]] = []
     if samples is not None:
         try:
             with Image.open(samples) as image:
@@ -47,7 +47,7 @@ def samples_beside_real(samples: Path | None, real: Pixels | None, title: str) -
     return Drawn("samples", _side_by_side(panels), f"{alt[0].upper()}{alt[1:]}, {ROWS} rows of {COLUMNS}.")
 
 
-def noising_strips(processes: Sequence[Choice], steps: int, real: Pixels) -> Drawn | None:
+def noising_strips(processes: Sequence[Choice], steps: int, real: style.Pixels) -> Drawn | None:
     """One real image under each noise process at STRIP_STEPS even times from 0 to T; the same noise in each row.
 
     x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps on images in [-1, 1], shown clipped to that range.
@@ -75,7 +75,7 @@ def share(value: float) -> str:
     return f"{value:.3f}" if 0.1 <= value < 1 else "0" if value < 5e-6 else f"{value:.2g}"
 
 
-def tile(images: Pixels, columns: int = COLUMNS, gap: int = 0) -> Pixels:
+def tile(images: style.Pixels, columns: int = COLUMNS, gap: int = 0) -> style.Pixels:
     """(N, C, H, W) → one (rows * H, columns * (W + gap), 3) picture, white where images run out."""
     count, _, height, width = images.shape
     rows = -(-count // columns)
@@ -86,7 +86,7 @@ def tile(images: Pixels, columns: int = COLUMNS, gap: int = 0) -> Pixels:
     return picture
 
 
-def _side_by_side(panels: Sequence[tuple[str, Pixels]]) -> bytes:
+def _side_by_side(panels: Sequence[tuple[str, style.Pixels]]) -> bytes:
     """Pictures of one height in a row, with their titles above, in whole pixels throughout."""
     tall = max(picture.shape[0] for _, picture in panels)
     grown = [(name, enlarged(picture, max(1, round(tall / picture.shape[0])))) for name, picture in panels]
@@ -100,9 +100,9 @@ def _side_by_side(panels: Sequence[tuple[str, Pixels]]) -> bytes:
     with style.house_style():
         figure = style.sheet(height / style.DPI, width / style.DPI)
         figure.set_layout_engine("none")
-        left = 0
+        left, pictures = 0, []
         for name, picture in grown:
-            figure.figimage(picture, left, height - head - picture.shape[0], origin="upper", resize=False)
+            pictures.append((left, head, picture))
             figure.text(left / width, 1 - 0.25 * head / height, name, ha="left", va="top", fontsize=10 * width / wanted)
             left += picture.shape[1] + gap
-        return style.png(figure)
+        return style.png(figure, pictures)

@@ -22,7 +22,7 @@ from diffsearch.diffusion.journeys import DDIM
 from diffsearch.diffusion.sampling import starting_noise
 from diffsearch.records import Evaluation
 from diffsearch.registry import sampler
-from diffsearch.report.contact import Pixels
+from diffsearch.report.style import Pixels
 from diffsearch.scoring.features import Extractor
 from diffsearch.scoring.neighbours import memorised, nearest
 from diffsearch.space.settings import SamplingPoint

@@ -9,12 +9,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from PIL import Image
 
 from diffsearch.records import StudyHistory
 from diffsearch.report.ranks import configurations, point_key, ranking_order
+
+Pixels = npt.NDArray[np.uint8]
 
 WIDTH = 7.0  # inches; at 100 dots an inch that is the 700 px at which a page shows it
 DPI = 200  # twice those dots, for sharp screens
@@ -45,7 +50,6 @@ _RC = {
     "lines.solid_capstyle": "round",
     "figure.facecolor": "white",
     "axes.facecolor": "white",
-    "savefig.facecolor": "white",
     "path.simplify": False,
 }
 
@@ -59,15 +63,23 @@ def house_style() -> Iterator[None]:
 
 def sheet(height: float, width: float = WIDTH) -> Figure:
     """An empty figure, sizes in inches."""
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 
-def png(figure: Figure) -> bytes:
-    """The figure as PNG, without dates or versions: equal figures are equal bytes."""
+def png(figure: Figure, pictures: Iterable[tuple[int, int, Pixels]] = ()) -> bytes:
+    """The figure as PNG, without dates or versions: equal figures are equal bytes.
+
+    Args:
+        figure: drawn once; `savefig` would draw it twice.
+        pictures: laid on it dot for dot, each as (left, top, (H, W, 3)).
+    """
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    whole = np.array(canvas.buffer_rgba())[..., :3]
+    for left, top, picture in pictures:
+        whole[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    Image.fromarray(whole).save(buffer, format="png", dpi=(DPI, DPI))
     return buffer.getvalue()
 
 

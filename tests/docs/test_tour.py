@@ -57,13 +57,12 @@ def said(cell: Any) -> str:
 def executed(
     tmp_path_factory: pytest.TempPathFactory, mlflow_database: Callable[[Path], Path]
 ) -> nbformat.NotebookNode:
-    """The tour, executed afresh with one thread and a data cache of its own."""
+    """The tour, executed afresh with a data cache of its own."""
     folder = tmp_path_factory.mktemp("tour")
     mlflow_database(folder / "work" / ".diffsearch")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DIFFSEARCH_CACHE", str(folder / "cache"))
         patch.setenv("IPYTHONDIR", str(folder / "ipython"))
-        patch.setenv("OMP_NUM_THREADS", "1")
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         return execute(tour(), folder)
 

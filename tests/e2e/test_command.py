@@ -23,15 +23,16 @@ from diffsearch.store import lease as leases
 from diffsearch.study import host
 
 COMMAND = Path(sys.executable).parent / "diffsearch"
+EPOCHS = 3
 SPACE = """
 name: again
 data: {dataset: mnist-5k, images: 200}
 model: {kind: unet, channels: [4, 8]}
 diffusion: {steps: [2, 3], noise_process: [linear-noise, cosine]}
-training: {loss: [x0-l2, v-l2], batch_size: 32, epochs: [1, 3], ema_half_life: [0, 500]}
+training: {loss: [x0-l2, v-l2], batch_size: 32, epochs: [1, EPOCHS], ema_half_life: [0, 500]}
 evaluation: {objective: fd-digits, samples: 70}
 search: {algorithm: random, runs: 6, finalists: {top: 1, repeats: 1}}
-"""
+""".replace("EPOCHS", str(EPOCHS))
 SESSION_S = 150.0  # at the most, on a machine that has other work to do
 
 
@@ -145,7 +146,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Callable[[P
     for _ in moments(process):
         for key, worker in story.at_work().items():
             story.workers.add(worker.pid)
-            if not story.killed and story.epochs().get(key, 0) > trained.get(key, 0):
+            if not story.killed and trained.get(key, 0) < story.epochs().get(key, 0) < EPOCHS:
                 os.kill(worker.pid, signal.SIGKILL)
                 story.killed = key
     story.end(process, 0)
