@@ -14,6 +14,8 @@ from diffsearch.space.axes import GUIDANCE, Taught, default_track, refusal
 from diffsearch.space.members import read_choice, spelled
 from diffsearch.space.settings import Choice, SamplingPoint, show_count
 
+MOST_GUIDANCE = 8.0  # that the page offers, unless a study went near it
+
 
 @dataclass(frozen=True, slots=True)
 class Said:
@@ -56,15 +58,16 @@ def offered(networks: Networks, run: RunHistory) -> dict[str, dict[str, Any]]:
     epochs = checkpoints(networks, run)
     epoch = epochs["value"]
     classes = networks.read(run.key, epoch, 0).classes if epoch else ()
+    swept = [2 * sheet.sampling.guidance for sheet in run.evaluations]
     told = [SHARES, EACH, *classes, *([NONE] if run.settings.training.label_dropout else [])]
     names = {*samplers.names(), *(spelled(sheet.sampling.sampler) for sheet in run.evaluations)}
     return {
         "epoch": epochs,
         "ema": {"choices": [(show_count(track) if track else "raw", track) for track in tracks], "value": point.ema},
         "sampler": {"choices": sorted(names), "value": spelled(point.sampler)},
-        "steps": {"maximum": steps, "value": point.steps or steps},
+        "steps": {"maximum": max(2, steps), "value": point.steps or steps},  # a slider has two ends
         "label": {"choices": told, "value": SHARES, "visible": bool(classes)},
-        "weight": {"value": point.guidance, "visible": bool(classes)},
+        "weight": {"value": point.guidance, "maximum": max(MOST_GUIDANCE, *swept), "visible": bool(classes)},
     }
 
 

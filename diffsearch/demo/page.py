@@ -13,9 +13,10 @@ from functools import wraps
 from typing import Any
 
 import gradio as gr
+import torch
 
 from diffsearch.demo import controls, drawing, markup
-from diffsearch.demo.controls import Asked, Said
+from diffsearch.demo.controls import MOST_GUIDANCE, Asked, Said
 from diffsearch.demo.drawing import Cost, Drawn, Heard
 from diffsearch.demo.networks import Networks
 from diffsearch.diffusion.journeys import DDIM
@@ -120,7 +121,13 @@ class _Controls:
             "steps": _number(1, 2, 1, "Steps (network calls)", "steps"),
             "label": gr.Dropdown(label="Class", visible=False, elem_id="class"),
             "weight": gr.Slider(
-                -1, 8, step=0.1, label="Guidance weight (0: none)", buttons=[], visible=False, elem_id="guidance"
+                -1,
+                MOST_GUIDANCE,
+                step=0.1,
+                label="Guidance weight (0: none)",
+                buttons=[],
+                visible=False,
+                elem_id="guidance",
             ),
         }
         seed = gr.Number(0, precision=0, label="Seed of the noise", elem_id="seed")
@@ -164,7 +171,7 @@ def _draw_tab(networks: Networks, chosen: _Controls) -> None:
             markup.moment(drawn, last, of_x_0=False),
             gr.update(maximum=last, value=last),
             gr.update(value=X_T, visible=drawn.x_0 is not None),
-            gr.update(maximum=number, value=1),
+            gr.update(maximum=max(2, number), value=1),
             markup.strip(drawn, 0),
             gr.update(visible=True),
         )
@@ -173,7 +180,7 @@ def _draw_tab(networks: Networks, chosen: _Controls) -> None:
         return markup.moment(drawn, place, of_x_0=view == X_0)
 
     def follow(drawn: Drawn, number: int) -> str:
-        return markup.strip(drawn, number - 1)
+        return markup.strip(drawn, min(number, len(drawn.images)) - 1)
 
     outputs = [said, kept, grid, moment, shown, which, strip, way]
     go.click(draw, [count, *chosen.said], outputs, show_progress_on=said, **INSIDE)
@@ -242,6 +249,10 @@ def _in_words(*blank: Any) -> Callable[[Callable[..., Answer]], Callable[..., An
                 return handler(*values)
             except DiffsearchError as error:
                 return markup.wrong(str(error)), *blank
+            except (MemoryError, torch.OutOfMemoryError):
+                return markup.wrong("the memory isn't enough for that: ask for fewer images."), *blank
+            except OSError as error:
+                return markup.wrong(f"the store can't be read: {error}"), *blank
 
         return guarded
 

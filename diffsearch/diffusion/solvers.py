@@ -48,16 +48,18 @@ def dpm_solver_plus_plus(denoiser: Denoiser, noise: Tensor, steps: int | None, g
 def heun(denoiser: Denoiser, noise: Tensor, steps: int | None, generator: torch.Generator) -> Tensor:
     """Karras et al. 2022, algorithm 1 (no churn): each step is tried, and taken with the mean slope of its two ends.
 
-    Two network calls a step but one at the last, so that n calls make (n + 1) / 2 steps, rounded down.
+    Two network calls a step but one at the last, and at the first where it starts in pure noise: n calls make
+    (n + 1) / 2 steps, or there (n + 2) / 2, rounded down.
 
     Args:
         noise: x_T, standard normal.
-        steps: network calls, 1..T, of which an even number leaves one unused; None for T.
+        steps: network calls, 1..T, of which one may be left over; None for T.
         generator: not used: nothing is drawn.
     """
     x, schedule = noise, denoiser.schedule
     calls = len(denoiser.timesteps(steps))
-    for t, s in pairwise((*denoiser.timesteps((calls + 1) // 2), 0)):
+    euler = 1 if calls == 1 or schedule.has_signal(schedule.first_step) else 2  # steps of one call
+    for t, s in pairwise((*denoiser.timesteps((calls + euler) // 2), 0)):
         x_0, eps = denoiser.x0_and_eps(x, t)
         tried = float(schedule.signal[s]) * x_0 + float(schedule.sigma[s]) * eps
         if s == 0 or not schedule.has_signal(t):

@@ -28,16 +28,17 @@ def learned_variance(said: Tensor, beta: Tensor, beta_tilde: Tensor) -> Tensor:
     return torch.exp(share * high + (1 - share) * low)
 
 
-def variational_bound(output: Tensor, batch: NoisedBatch, predicts: Predicts, pixel: float) -> Tensor:
+def variational_bound(output: Tensor, batch: NoisedBatch, predicts: Predicts, low: float, high: float) -> Tensor:
     """One term of the variational bound, scaled by T/1000 as the hybrid loss takes it: (B,), nats a pixel.
 
     At t > 1 the KL divergence from q(x_{t-1} | x_t, x_0) to the network's Gaussian; at t = 1 the negative log-
-    likelihood of x_0's pixel values under it, each value a bin (Ho et al. 2020, eqs. 8 and 13). The mean is held fixed:
+    likelihood of x_0's pixel values under it, each value a bin (Ho et al. 2020, eqs. 8 and 13), in nats where their
+    code has bits. The mean is held fixed:
     only the variance learns from it (section 3.3).
 
     Args:
         output: (B, 2C, H, W): what `predicts` says, and the variance's share.
-        pixel: width of one of 255 steps of pixel value, in the normalised range.
+        low, high: what the pixel values 0 and 255 are in the normalised range.
     """
     schedule, channels = batch.schedule, batch.x_0.shape[1]
     step = batch.t.cpu()
@@ -51,7 +52,7 @@ def variational_bound(output: Tensor, batch: NoisedBatch, predicts: Predicts, pi
     beta_tilde[1] = beta_tilde[2] if schedule.steps > 1 else schedule.beta[1]  # 0 has no logarithm
     variance = learned_variance(output[:, channels:], at_t(schedule.beta), at_t(beta_tilde))
     divergence = gaussian_divergence(batch.mu_tilde, at_t(beta_tilde), mean, variance)
-    likelihood = bin_log_likelihood(batch.x_0, mean, variance, pixel)
+    likelihood = bin_log_likelihood(batch.x_0, mean, variance, low, high)
     term = torch.where((batch.t == 1)[:, None, None, None], -likelihood, divergence)
     return term.flatten(1).mean(1) * (schedule.steps / HYBRID_STEPS)
 
@@ -62,9 +63,13 @@ def gaussian_divergence(mean: Tensor, variance: Tensor, other_mean: Tensor, othe
     return 0.5 * (ratio - 1 - ratio.log() + (mean - other_mean).square() / other_variance)
 
 
-def bin_log_likelihood(x: Tensor, mean: Tensor, variance: Tensor, width: float) -> Tensor:
-    """log of a Gaussian's mass within ± width / 2 of x, in nats; never below log 1e-12, where the mass is rounding."""
+def bin_log_likelihood(x: Tensor, mean: Tensor, variance: Tensor, low: float, high: float) -> Tensor:
+    """log of a Gaussian's mass in the bin of each pixel value, in nats (Ho et al. 2020, eq. 13).
+
+    256 bins of (high - low) / 255 around the values; the outermost reach to infinity. Never below log 1e-12.
+    """
+    half = (high - low) / 510
     scale = math.sqrt(0.5) / variance.sqrt()
-    upper, lower = ((x - mean + side * width / 2) * scale for side in (1, -1))
-    mass = (torch.erf(upper) - torch.erf(lower)) / 2
+    upper, lower = (torch.erf((x - mean + side * half) * scale) for side in (1, -1))
+    mass = (upper.masked_fill(x > high - half, 1.0) - lower.masked_fill(x < low + half, -1.0)) / 2
     return mass.clamp(min=1e-12).log()

@@ -27,6 +27,7 @@ Verdict: TypeAlias = Literal["held", "inside the noise", "reversed", ""]
 Cell: TypeAlias = "tuple[RunHistory, Evaluation]"
 
 NOT_RUN = "not run"
+_DISTANCES = {"fd", "kd"}  # kinds whose orders may be compared with each other's
 _PROCESS = "diffusion.noise_process"  # printed with its options where they matter
 _ANY = "folder"  # a data set that may hold any images
 _KEYS = {"guidance": "guidance_weight"}  # fields of a sampling point that a study file names otherwise
@@ -90,7 +91,7 @@ class Comparison:
 def compare(history: StudyHistory, published: Published, table: Table) -> Comparison:
     """A table of a report and the same rows as this study measured them."""
     printed = published.of(table)
-    metric = table.metric if table.metric in history.metrics else history.objective
+    metric = _stands_for(history, table)
     cells = [(run, sheet) for run, sheets in rankable(history) for sheet in sheets if metric in sheet.scores]
     group, mixed = _answer(cells, table, printed)
     lines = [_line(history, table, row, group, metric, mixed) for row in table.rows]
@@ -133,7 +134,7 @@ def repeated(published: Published) -> list[tuple[float, ...]]:
 
 
 def stranger(history: StudyHistory, published: Published, table: Table) -> str:
-    """Why a table doesn't speak of this study, e.g. "of model dense"; empty where it does."""
+    """Why a table doesn't speak of this study, e.g. "of the network dense"; empty where it does."""
     printed = published.of(table)
     kinds = {run.settings.model.name for run in history.runs}
     model = printed.get("model.kind")
@@ -144,6 +145,15 @@ def stranger(history: StudyHistory, published: Published, table: Table) -> str:
     if images is not None and _ANY not in sets and sets and _family(images) not in map(_family, sets):
         return f"of {images}"
     return ""
+
+
+def _stands_for(history: StudyHistory, table: Table) -> str:
+    """The study's metric for a printed one: that one, one of its kind, a distance for a distance, or the objective."""
+    printed = parse(table.metric).kind
+    near = sorted(history.metrics, key=lambda metric: metric != history.objective)
+    alike = [metric for metric in near if parse(metric).kind == printed]
+    distances = [metric for metric in near if {printed, parse(metric).kind} <= _DISTANCES]
+    return table.metric if table.metric in near else [*alike, *distances, history.objective][0]
 
 
 def _family(name: str) -> str:

@@ -41,11 +41,16 @@ def _is_not(idle: Any) -> Callable[[Any], bool]:
     return lambda value: value != idle
 
 
+def _is(wanted: Any) -> Callable[[Any], bool]:
+    return lambda value: value == wanted
+
+
 _CONDITIONING, _VARIANCE, _LOSS = "training.conditioning", "training.learned_variance", "training.loss"
 _NEEDS = (
     _Need(_CONDITIONING, _is_not("none"), "model.kind", _takes("classes"), "it takes no labels", "kind: unet"),
     _Need(_VARIANCE, bool, "model.kind", _takes("outputs"), "it has no output for a variance", "kind: unet"),
     _Need(_VARIANCE, bool, _LOSS, _estimates, "its bound needs an estimate of x_0", _LOSSES),
+    _Need(_VARIANCE, bool, "diffusion.time", _is("discrete"), "its bound is one of steps", "time: discrete"),
     _Need("training.min_snr_gamma", _is_not(None), _LOSS, _estimates, "it weighs x0, v and epsilon", _LOSSES),
     _Need("diffusion.time", _is_not("discrete"), _LOSS, _estimates, "no step comes before a noise level", _LOSSES),
     _Need("training.label_dropout", _is_not(0.1), _CONDITIONING, _is_not("none"), "no labels are told", "class"),

@@ -2,7 +2,7 @@
 
 Tensors, fp32 but for a model's own buffers:
     network.<name>                 parameters and persistent buffers, the raw weights
-    ema.<half-life>.<parameter>    each averaged track
+    ema.<half-life>.<name>         each averaged track: parameters, and running statistics of batch normalisation
     optimizer.<moment>.<parameter> only where the checkpoint is to be trained on
     data_mean                      (C, H, W), the normalised mean training image
     class_means, class_shares      (K, C, H, W) and (K,), the same of each class; of a conditional run alone

@@ -36,7 +36,8 @@ def decay(half_life: int, images: int, steps: int) -> float:
 class EmaTracks:
     """Every averaged copy of one network's parameters. Track 0 is the network itself and costs no copy.
 
-    Buffers are not averaged: a track's network has the buffers of the raw one.
+    Running statistics of batch normalisation are averaged like parameters, as they belong to the weights that they
+    were counted with; other buffers are those of the raw network.
 
     Args:
         network: whose parameters are followed; each track starts as a copy of them.
@@ -44,8 +45,9 @@ class EmaTracks:
     """
 
     def __init__(self, network: nn.Module, half_lives: Sequence[int]) -> None:
-        self.names = tuple(name for name, _ in network.named_parameters())
-        self._raw = [parameter.detach() for parameter in network.parameters()]  # shares memory with the network
+        followed = dict(_followed(network))
+        self.names = tuple(followed)
+        self._raw = [tensor.detach() for tensor in followed.values()]  # shares memory with the network
         self._tracks = {
             half_life: [tensor.clone() for tensor in self._raw] for half_life in sorted({*half_lives} - {RAW})
         }
@@ -78,9 +80,18 @@ class EmaTracks:
         if half_life not in self._tracks:
             raise untracked(half_life, self.half_lives)
         averaged = copy.deepcopy(network).eval().requires_grad_(False)
-        for parameter, tensor in zip(averaged.parameters(), self._tracks[half_life], strict=True):
-            parameter.copy_(tensor)
+        for (_, own), tensor in zip(_followed(averaged), self._tracks[half_life], strict=True):
+            own.copy_(tensor)
         return averaged
+
+
+def _followed(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters, and the running statistics of batch normalisation."""
+    yield from network.named_parameters()
+    for name, module in network.named_modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats:
+            for statistic in ("running_mean", "running_var"):
+                yield f"{name}.{statistic}".lstrip("."), getattr(module, statistic)
 
 
 def untracked(half_life: int, kept: Sequence[int]) -> StoreError:

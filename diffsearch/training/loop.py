@@ -240,8 +240,8 @@ def _losses(state: TrainingState, images: Tensor, labels: Tensor | None, noise: 
     if training.min_snr_gamma is not None:
         losses = losses * min_snr_weight(batch, predicted(state.settings), training.min_snr_gamma)
     if training.learned_variance:
-        pixel = (normalization.high - normalization.low) / 255
-        losses = losses + variational_bound(output, batch, predicted(state.settings), pixel)
+        span = normalization.low, normalization.high
+        losses = losses + variational_bound(output, batch, predicted(state.settings), *span)
     return losses
 
 

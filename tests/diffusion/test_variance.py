@@ -40,7 +40,17 @@ def test_divergence_and_likelihood_are_those_of_the_libraries() -> None:
     expected = kl_divergence(Normal(mean, variance.sqrt()), Normal(other, wide.sqrt()))
     torch.testing.assert_close(gaussian_divergence(mean, variance, other, wide), expected)
     mass = stats.norm.cdf(mean + 0.05, other, wide.sqrt()) - stats.norm.cdf(mean - 0.05, other, wide.sqrt())
-    torch.testing.assert_close(bin_log_likelihood(mean, other, wide, 0.1), torch.tensor(mass).clamp(min=1e-12).log())
+    ours = bin_log_likelihood(mean, other, wide, -12.75, 12.75)
+    torch.testing.assert_close(ours, torch.tensor(mass).clamp(min=1e-12).log())
+
+
+def test_the_mass_of_all_pixel_values_is_one() -> None:
+    """The outermost bins reach to infinity: an estimate beyond black costs nothing where the pixel is black."""
+    values = torch.linspace(-1, 1, 256, dtype=torch.float64)
+    for mean, variance in ((0.2, 0.3), (-1.4, 0.01), (1.0, 1e-4)):
+        at = torch.tensor(mean, dtype=torch.float64), torch.tensor(variance, dtype=torch.float64)
+        assert float(bin_log_likelihood(values, *at, -1, 1).exp().sum()) == pytest.approx(1, abs=1e-9)
+    assert float(bin_log_likelihood(values[:1], *(torch.tensor(v).double() for v in (-1.4, 0.01)), -1, 1)) > -0.01
 
 
 def exact(schedule: Schedule, batch_size: int, t: int, share: Tensor) -> tuple[float, Tensor]:
@@ -51,7 +61,7 @@ def exact(schedule: Schedule, batch_size: int, t: int, share: Tensor) -> tuple[f
     chosen = batch.t == t
     said = share.clone().requires_grad_()
     output = torch.cat([batch.x_0, said.expand_as(batch.x_0)], dim=1)
-    bound = variational_bound(output, batch, "x0", 2 / 255)[chosen].mean()
+    bound = variational_bound(output, batch, "x0", -1, 1)[chosen].mean()
     (slope,) = torch.autograd.grad(bound, said)
     return float(bound.detach()), slope
 
@@ -69,7 +79,7 @@ def test_the_mean_learns_nothing_from_the_bound() -> None:
     batch = noise_batch(LINEAR, torch.randn(8, 1, 2, 2), torch.Generator().manual_seed(0))
     output = torch.zeros(8, 2, 2, 2, requires_grad=True)
     for predicts in ("epsilon", "v", "x0"):
-        (slope,) = torch.autograd.grad(variational_bound(output, batch, predicts, 2 / 255).sum(), output)  # type: ignore[arg-type]
+        (slope,) = torch.autograd.grad(variational_bound(output, batch, predicts, -1, 1).sum(), output)  # type: ignore[arg-type]
         assert not slope[:, :1].any() and slope[:, 1:].any() and slope.isfinite().all()
 
 
@@ -79,7 +89,7 @@ def test_the_bound_is_finite_at_every_step(process: str, steps: int) -> None:
     schedule = Schedule.build(Choice(process), steps)
     batch = noise_batch(schedule, torch.rand(64, 1, 2, 2) * 2 - 1, torch.Generator().manual_seed(0))
     for predicts in ("epsilon", "v", "x0"):
-        assert variational_bound(torch.zeros(64, 2, 2, 2), batch, predicts, 2 / 255).isfinite().all()  # type: ignore[arg-type]
+        assert variational_bound(torch.zeros(64, 2, 2, 2), batch, predicts, -1, 1).isfinite().all()  # type: ignore[arg-type]
 
 
 def test_the_sampler_adds_the_variance_that_the_network_says() -> None:

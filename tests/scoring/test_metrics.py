@@ -26,7 +26,7 @@ from diffsearch.scoring.features import (
     precision_recall,
     split_score,
 )
-from diffsearch.scoring.metrics import score, score_outputs
+from diffsearch.scoring.metrics import measure, score, score_outputs
 from diffsearch.scoring.reference import Reference, from_features
 from diffsearch.space.metric_names import parse
 
@@ -89,7 +89,8 @@ def test_scores_are_those_of_torch_fidelitys_own_pipeline(
         fid=True,
         kid=True,
         isc=True,
-        kid_subsets=25,
+        kid_subsets=100,
+        kid_subset_size=len(blurred) // 2,
         cuda=False,
         cache=False,
         save_cpu_ram=True,
@@ -142,6 +143,14 @@ def test_kernel_distance_is_the_unbiased_estimate_of_its_definition() -> None:
     cross = sum(kernel(a, b) for a in x for b in y) / 60**2
     mean, spread = kernel_distance(x, y, subset_size=60, subsets=3)
     assert mean == pytest.approx(same - 2 * cross, rel=1e-9) and spread == pytest.approx(0, abs=1e-12)
+
+
+def test_the_spread_of_a_kernel_distance_is_that_of_fresh_draws(digits: ImageData, tmp_path: Path) -> None:
+    """Of few images too: subsets that were the whole set would all say the same."""
+    order = np.random.default_rng(0).permutation(len(digits.train))[:4000].reshape(40, 100)
+    found = [score(digits.train[np.sort(rows)], ["kd-digits"], digits, tmp_path)["kd-digits"] for rows in order]
+    estimates = np.std([each.value for each in found])  # of twice as many images as a subset has
+    assert 1 < np.median([each.spread for each in found]) / estimates < 4
 
 
 def test_inception_score_is_its_definition() -> None:
@@ -284,7 +293,7 @@ def test_every_metric_ranks_real_images_above_noise(kind: str, digits: ImageData
     assert name.direction in ("min", "max") and 2 <= name.minimum_samples <= len(real)
     noise = np.random.default_rng(0).integers(0, 256, real.shape).astype(np.uint8)
     good, bad, again = (score(x, [str(name)], digits, tmp_path)[str(name)] for x in (real, noise, real))
-    assert good == again and good.samples == len(real) and good.extractor == extractor("digits").content
+    assert good == again and good.samples == len(real) and good.extractor == measure(name)
     assert good.value < bad.value if name.direction == "min" else good.value > bad.value
 
 

@@ -141,6 +141,10 @@ MISTAKES = [
         "True can't be combined with training.loss x-prev-l2", "predicts x0, v or epsilon",
     ),
     (
+        "diffusion: {time: continuous}\ntraining: {learned_variance: true}", 7, 30, "training.learned_variance",
+        "True can't be combined with diffusion.time continuous: its bound is one of steps", "time: discrete",
+    ),
+    (
         "training: {min_snr_gamma: [off, 5], loss: mu-tilde-l1}", 6, 33, "training.min_snr_gamma",
         "5.0 can't be combined with training.loss mu-tilde-l1", "",
     ),

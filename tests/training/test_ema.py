@@ -61,12 +61,15 @@ def test_tracks_live_side_by_side_and_the_raw_one_is_the_network_itself():
     torch.testing.assert_close(far, before.lerp(network.weight, 1 - 0.5**0.1))
 
 
-def test_a_tracks_network_is_a_copy_with_the_raw_buffers():
+def test_a_tracks_network_is_a_copy_with_running_statistics_of_its_own():
     network = nn.BatchNorm1d(3)
     tracks = EmaTracks(network, (10,))
     network(torch.randn(8, 3, generator=torch.Generator().manual_seed(0)))
+    tracks.update(images=10, steps=LATE)
     averaged = tracks.network(network, 10)
-    assert torch.equal(averaged.running_mean, network.running_mean) and averaged.running_mean.any()
+    torch.testing.assert_close(averaged.running_mean, network.running_mean / 2)  # half of the way from 0
+    torch.testing.assert_close(averaged.running_var, (1 + network.running_var) / 2)
+    assert averaged.running_mean.any() and averaged.num_batches_tracked == 1
     assert not averaged.training and not any(p.requires_grad for p in averaged.parameters())
     nn.init.zeros_(network.weight)
     assert averaged.weight.all()
