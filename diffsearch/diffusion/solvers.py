@@ -4,6 +4,7 @@ Same signature and traits as in `samplers`. In the variables y = x / signal and 
 dy/du = (y - x_0(x)) / u, the noise (Karras et al. 2022, eq. 1). Where alpha_bar_T = 0 both variables are infinite and
 the first step is DDIM's, its limit; so is the last one, into t = 0. Errors fall as 1 / steps² where the process ends
 with some signal left; where it ends in pure noise, as 1 / steps and below DDIM's, since u then grows without bound.
+Both are diffusers' to 1e-5 on the tables of `clamp`, which are all that they share: diffusers needs a finite u at T.
 """
 
 from __future__ import annotations

@@ -15,7 +15,6 @@ from diffsearch.diffusion.noising import NoisedBatch
 from diffsearch.registry import loss
 
 Predicts: TypeAlias = Literal["epsilon", "x0", "v", "mu-tilde", "x-prev"]
-DIRECT_MEAN: frozenset[str] = frozenset({"mu-tilde", "x-prev"})  # the output is the mean of x_{t-1}; no x_0 in it
 
 
 def v(batch: NoisedBatch) -> Tensor:

@@ -29,6 +29,7 @@ Cell: TypeAlias = "tuple[RunHistory, Evaluation]"
 NOT_RUN = "not run"
 _DISTANCES = {"fd", "kd"}  # kinds whose orders may be compared with each other's
 _PROCESS = "diffusion.noise_process"  # printed with its options where they matter
+_MODEL = "model.kind"
 _ANY = "folder"  # a data set that may hold any images
 _KEYS = {"guidance": "guidance_weight"}  # fields of a sampling point that a study file names otherwise
 
@@ -137,9 +138,11 @@ def stranger(history: StudyHistory, published: Published, table: Table) -> str:
     """Why a table doesn't speak of this study, e.g. "of the network dense"; empty where it does."""
     printed = published.of(table)
     kinds = {run.settings.model.name for run in history.runs}
-    model = printed.get("model.kind")
-    if kinds and model is not None and model not in kinds:
-        return f"of the network {model}"
+    asked = {printed[_MODEL]} if _MODEL in printed else kinds
+    if table.axis == _MODEL:
+        asked = {row.value for row in table.rows}
+    if kinds and not asked & kinds:
+        return f"of the network {' or '.join(sorted(asked))}"
     sets = {run.settings.dataset.name for run in history.runs}
     images = printed.get("data.dataset")
     if images is not None and _ANY not in sets and sets and _family(images) not in map(_family, sets):

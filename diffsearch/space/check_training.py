@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from diffsearch.registry import loss, model
+from diffsearch.registry import dataset, loss, model
 from diffsearch.space.axes import DIRECT_MEANS, axes_under, member_at, points
 from diffsearch.space.conditions import default_of
 from diffsearch.space.members import Draft
@@ -33,6 +33,10 @@ def _estimates(name: str) -> bool:
     return loss.member(name).traits.get("predicts") not in DIRECT_MEANS
 
 
+def _may_be_mirrored(name: str) -> bool:
+    return not dataset.member(name).traits.get("written", False)
+
+
 def _takes(given: str) -> Callable[[Any], bool]:
     return lambda kind: model.member(kind).takes(given)
 
@@ -53,6 +57,14 @@ _NEEDS = (
     _Need(_VARIANCE, bool, "diffusion.time", _is("discrete"), "its bound is one of steps", "time: discrete"),
     _Need("training.min_snr_gamma", _is_not(None), _LOSS, _estimates, "it weighs x0, v and epsilon", _LOSSES),
     _Need("diffusion.time", _is_not("discrete"), _LOSS, _estimates, "no step comes before a noise level", _LOSSES),
+    _Need(
+        "training.augmentation",
+        lambda how: "flip" in how,
+        "data.dataset",
+        _may_be_mirrored,
+        "a mirrored character is another one or none",
+        "images that may be mirrored; crop or none for these",
+    ),
     _Need("training.label_dropout", _is_not(0.1), _CONDITIONING, _is_not("none"), "no labels are told", "class"),
     _Need("training.learning_rate_floor", bool, "training.schedule", _is_not("constant"), "nothing falls", "cosine"),
 )

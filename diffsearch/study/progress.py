@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from diffsearch.records import Evaluation, Outcome, State
-from diffsearch.space.settings import show
 from diffsearch.study.conductor import Task
 from diffsearch.study.ledger import Asked
 from diffsearch.trial import Item, Sampled, Scored, Trained
@@ -125,8 +124,3 @@ class Progress:
     def share(self) -> float:
         """Of the study that is done, in [0, 1]; 0 where nobody knows how much it is."""
         return 0.0 if not self.expected else min(1.0, self.done / self.expected)
-
-
-def describe_point(asked: Asked, axes: tuple[str, ...]) -> str:
-    """A run's point in a few words, in the order of the file."""
-    return " ".join(show(asked.point[path]) for path in axes if path in asked.point)

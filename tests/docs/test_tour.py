@@ -76,7 +76,7 @@ def test_no_cell_fails_or_warns(executed: nbformat.NotebookNode) -> None:
 def test_the_tour_trains_once_and_goes_on_from_there(executed: nbformat.NotebookNode) -> None:
     told = [said(cell) for cell in code_cells(executed)]
     trained = [text.partition(",")[0] for text in told if "epochs trained" in text]
-    assert trained == ["12 epochs trained", "0 epochs trained", "6 epochs trained"]
+    assert trained == ["9 epochs trained", "0 epochs trained", "3 epochs trained"]
     assert any("cosine" in text and "Did you mean" in text for text in told)
     pictures = [out for cell in code_cells(executed) for out in cell.outputs if "image/png" in out.get("data", {})]
     assert len(pictures) == 1

@@ -152,6 +152,10 @@ MISTAKES = [
         "diffusion: {time: continuous}\ntraining: {loss: x-prev-l2}", 6, 19, "diffusion.time",
         "continuous can't be combined with training.loss x-prev-l2", "",
     ),
+    (
+        "training: {augmentation: [crop, flip]}", 6, 33, "training.augmentation",
+        "flip can't be combined with data.dataset mnist-5k: a mirrored character is another", "crop or none",
+    ),
     ("training: {label_dropout: 0.3}", 6, 27, "training.label_dropout", "conditioning none", "needs class"),
     ("training: {learning_rate_floor: 0.3}", 6, 33, "training.learning_rate_floor", "schedule constant", "cosine"),
     (
