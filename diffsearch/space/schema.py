@@ -292,7 +292,8 @@ class Study(Section):
     repeats: Positive = Field(1, description="Training seeds of every point.")
     store: Path | None = Field(None, description="Folder of finished work; default .diffsearch.")
     keep: Literal["all", "milestones", "best", "last"] = Field(
-        "milestones", description="Which checkpoints stay; best: the best milestone's and the last one's."
+        "milestones",
+        description="Which checkpoints stay; best: the best milestone's and the last one's, whatever other studies use.",
     )
     use: Paths = Field((), description="Your own files: Python that registers members, and trained classifiers.")
 
