@@ -378,12 +378,14 @@ def trainable(path: Path | str, overrides: Sequence[str] = (), *, store: Path | 
     from diffsearch.study.ledger import Ledger
     from diffsearch.study.requests import Requests
     from diffsearch.study.runner import study_trainable
+    from diffsearch.study.sweep import settled
 
     study = load(path, overrides, store=store)
-    content = load_data(member_at(study.spec.fixed, "data")).content
+    data = load_data(member_at(study.spec.fixed, "data"))
+    spec = settled(study.spec, len(data.train))
     ledger = Ledger(study.store.study(study.name))  # nothing is written to it: no study asks here
     session = uuid.uuid4().hex[:12]
-    return study_trainable(Requests(study.spec, study.store, content, ledger, session, environment()))
+    return study_trainable(Requests(spec, study.store, data.content, ledger, session, environment()))
 
 
 __all__ = ["Best", "State", "Study", "load", "open_study", "trainable", "write_report"]

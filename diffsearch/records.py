@@ -146,6 +146,15 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
+class Screened:
+    """What the search of a study with a screen ranked by; the study's own objective is then of full scores alone."""
+
+    objective: str
+    direction: Literal["min", "max"]
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
 class StudyHistory:
     """Everything that a report of one study needs besides pictures."""
 
@@ -166,6 +175,7 @@ class StudyHistory:
     train_images: int
     read_from: str  # "MLflow (sqlite:///...)" or "the store (...)"
     facts: Mapping[str, str] = field(default_factory=dict)  # versions, device, git sha, content hashes
+    screen: Screened | None = None
 
 
 def _outcome(plain: Mapping[str, Any]) -> Outcome:

@@ -54,7 +54,7 @@ def _kd_minimum(dim: int) -> int:
     return 50  # the estimate is unbiased at any count ≥ 2; below this, its spread says nothing
 
 
-@registry.metric.register("kd", direction="min", minimum_samples=_kd_minimum, edition=2)
+@registry.metric.register("kd", direction="min", minimum_samples=_kd_minimum, unbiased=True, edition=2)
 def kd(features: np.ndarray, against: Reference) -> Score:
     """Kernel distance (KID of Bińkowski et al. 2018): unbiased, so a little below zero is possible; with its spread.
 

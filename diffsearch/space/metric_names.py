@@ -65,6 +65,11 @@ class MetricName:
         return 2 if least is None else int(least(self.dim))
 
     @property
+    def is_unbiased(self) -> bool:
+        """Whether its mean over draws is the same at every number of images: few order as many do, with noise."""
+        return bool(metric.member(self.kind).traits.get("unbiased", False))
+
+    @property
     def image_shape(self) -> tuple[int, int, int] | None:
         """The only (C, H, W) that the extractor reads, None for any; needs no weights."""
         shape = extractor.member(self.extractor).traits.get("image_shape")

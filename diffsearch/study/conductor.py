@@ -16,12 +16,12 @@ from typing import Literal
 from diffsearch import registry
 from diffsearch.records import Outcome, State
 from diffsearch.search.stopping import Rule
-from diffsearch.space.metric_names import parse
 from diffsearch.store import RunFolder
 from diffsearch.study.journal import SearchJournal, Trial
 from diffsearch.study.ledger import Asked
 from diffsearch.study.proposals import Proposals
 from diffsearch.study.requests import Requests
+from diffsearch.study.survivors import best, let_go, survivors
 from diffsearch.trial import Item, Scored, TrialRequest, missing, stored_evaluation
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Conductor:
     ) -> None:
         spec = requests.spec
         self.spec, self.store, self.ledger, self.requests = spec, requests.store, requests.ledger, requests
-        self.sign = 1.0 if parse(spec.evaluation.objective).direction == "min" else -1.0
+        self.sign = requests.scoring("search").sign
         self.proposals = Proposals(requests, journal, self.sign, image_shape, wall_s)
         self._rule: Rule | None = None  # None: somebody else's scheduler decides
         if spec.search.stopping.name in registry.stopping_rule:
@@ -74,7 +74,7 @@ class Conductor:
         self._rungs: dict[int, dict[str, float]] = {}  # milestone → run key → best score of the search runs
         self._ready: deque[Task] = deque()
         self._flying: dict[str, Task] = {}
-        self._stage: Literal["search", "finals"] = "search"
+        self._stage: Literal["search", "full", "finals"] = "search"
         self._ids = 0
         self.halted = False
         self.answered: Callable[[Asked, Outcome], object] = lambda asked, outcome: None  # told of what the store had
@@ -103,7 +103,12 @@ class Conductor:
                     return Signal.WAIT
             if self._flying:
                 return Signal.WAIT
-            if self._stage == "search":
+            if self._stage == "search" and self.spec.evaluation.screen is not None:
+                self._stage = "full"
+                for asked in survivors(self.requests):
+                    self._ask(asked, None)
+                continue
+            if self._stage != "finals":
                 self._stage = "finals"
                 self._ask_finalists()
                 continue
@@ -114,9 +119,7 @@ class Conductor:
         """Take one item of a task; False stops the run here, at a milestone that it has earned."""
         if not isinstance(item, Scored):
             return True
-        epoch, score = item.evaluation.epoch, self.score(item)
-        if task.trial is not None:
-            score = self.proposals.earn(task.trial, task.asked.run_key, epoch, score)
+        epoch, score = item.evaluation.epoch, self.earned(task, item)
         if not item.completes:
             return True
         if epoch == task.asked.milestones[-1] or self.halted:
@@ -125,9 +128,13 @@ class Conductor:
             return False
         return task.trial is None or not self._stops(task.asked.run_key, epoch, score)
 
-    def score(self, item: Scored) -> float:
-        """The objective of an evaluation, lower is better."""
-        return self.sign * item.evaluation.scores[self.spec.evaluation.objective].value
+    def earned(self, task: Task, item: Scored) -> float:
+        """The objective, lower is better: of a run of the search the best sampling point so far at that milestone."""
+        scoring, evaluation = self.requests.scoring(task.asked.stage), item.evaluation
+        score = scoring.sign * evaluation.scores[scoring.objective].value
+        if task.trial is None:
+            return score
+        return self.proposals.earn(task.trial, task.asked.run_key, evaluation.epoch, score)
 
     def stop(self, task: Task, epoch: int) -> Outcome:
         """Stop a run at a milestone whose score it has earned: this study's decision, not the run's own end."""
@@ -195,10 +202,11 @@ class Conductor:
             if epoch in lacking:
                 break
             earned = epoch
-            for number, point in enumerate(asked.points, start=1):
+            points = asked.points_at(epoch)
+            for number, point in enumerate(points, start=1):
                 found = stored_evaluation(folder, task.request, epoch, point)
                 if found is not None:
-                    going = self.heard(task, Scored(found, number == len(asked.points), reused=True))
+                    going = self.heard(task, Scored(found, number == len(points), reused=True))
         if not lacking:
             self.answered(asked, self.ended(task, Outcome(State.FINISHED)))
         elif not going:
@@ -224,7 +232,7 @@ class Conductor:
 
     def _settle(self, asked: Asked, trial: int | None, outcome: Outcome) -> None:
         self.ledger.end(asked, outcome)
-        if not outcome.ok:
+        if not outcome.ok and asked.stage == "search":
             for rung in self._rungs.values():
                 rung.pop(asked.run_key, None)
         if trial is not None:
@@ -244,8 +252,10 @@ class Conductor:
 
     def _ask_finalists(self) -> None:
         """Repeat the best configurations over fresh seeds, up to the epoch where each earned its score."""
-        finals = self.spec.search.finalists
-        for point, epoch in self.proposals.best(finals.top):
+        finals, screened = self.spec.search.finalists, self.spec.evaluation.screen is not None
+        if screened:
+            let_go(self.requests)
+        for point, epoch in best(self.requests, finals.top) if screened else self.proposals.best(finals.top):
             for repeat in range(finals.repeats):
                 self._ask(self.requests.finalist(point, repeat, epoch), None)
 

@@ -99,7 +99,8 @@ class View:
         _guard(self.uri, lambda: self._update(self._folder.run(asked), len(asked.points) > 1, whole=True))
 
     def _tell(self, asked: Asked, ended: bool) -> None:
-        run, where = self._folder.run(asked), (asked.stage, asked.run_key)
+        run = self._folder.run(asked)
+        where = run.stage, run.key
         if not ended and self._states.pop(where, ""):
             self._client.update_run(self._children[where].run_id, "RUNNING")
         self._update(run, len(asked.points) > 1, whole=ended and run.outcome.state != State.RUNNING)
@@ -131,7 +132,7 @@ class View:
         told, metrics = self._told.setdefault(where, set()), []
         new = {("epoch", str(record.epoch)): (epoch_metrics(as_json(record)), record.epoch) for record in run.epochs}
         for each in run.evaluations:
-            for name, value in evaluation_metrics(each, several).items():
+            for name, value in evaluation_metrics(each, several, self._is_screened(run, each)).items():
                 new[each.key, name] = {name: value}, each.epoch
         for what, (values, epoch) in new.items():
             metrics += [] if what in told else _metrics(values, epoch)
@@ -144,6 +145,10 @@ class View:
             self._log_files(info, run)
             self._client.set_terminated(info.run_id, STATUS.get(run.outcome.state, "FAILED"))
             self._states[where] = _whole(run)
+
+    def _is_screened(self, run: RunHistory, evaluation: Evaluation) -> bool:
+        screen = self._folder.header.screen
+        return screen is not None and run.stage == "search" and evaluation.samples == screen.samples
 
     def _create(self, run: RunHistory) -> Any:
         tags = {
@@ -259,11 +264,11 @@ def epoch_metrics(record: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(record[name]) for name in told if record.get(name) is not None}
 
 
-def evaluation_metrics(evaluation: Evaluation, several: bool) -> dict[str, float]:
-    """An evaluation's scores; the sampling point stands in the name where the run has several."""
+def evaluation_metrics(evaluation: Evaluation, several: bool, screened: bool = False) -> dict[str, float]:
+    """An evaluation's scores; the sampling point stands in the name where the run has several, and a screen's word."""
     where = "".join(c if c.isalnum() or c in "-_. " else " " for c in str(evaluation.sampling))
-    suffix = f"/{where}" if several else ""
-    return {f"{name}{suffix}": score.value for name, score in evaluation.scores.items()}
+    suffix, prefix = f"/{where}" if several else "", "screen/" if screened else ""
+    return {f"{prefix}{name}{suffix}": score.value for name, score in evaluation.scores.items()}
 
 
 def _end_tags(run: RunHistory) -> dict[str, str]:
