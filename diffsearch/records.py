@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal
 
-from diffsearch.space.settings import RunSettings, SamplingPoint, as_json, to_value
+from diffsearch.space.settings import RunSettings, SamplingPoint, as_json, later, to_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +119,13 @@ class RunHistory:
     reused_evaluations: int
     attempts: tuple[Outcome, ...] = ()  # attempts that ended badly before this outcome, oldest first
     environment: Mapping[str, str] = field(default_factory=dict)
+    screened: tuple[Evaluation, ...] = later(())  # by the screen of a study that has one, apart from `evaluations`
+    reused_screened: int = later(0)
+
+    @property
+    def all_evaluations(self) -> tuple[Evaluation, ...]:
+        """The screen's and the full ones: what was drawn and scored, never to be ranked together."""
+        return (*self.screened, *self.evaluations)
 
     def to_json(self) -> dict[str, Any]:
         return as_json(self)
@@ -130,7 +137,8 @@ class RunHistory:
         fields["point"] = {path: to_value(value) for path, value in plain["point"].items()}
         fields["outcome"] = _outcome(plain["outcome"])
         fields["epochs"] = tuple(EpochRecord(**epoch) for epoch in plain["epochs"])
-        fields["evaluations"] = tuple(Evaluation.from_json(line) for line in plain["evaluations"])
+        for kind in ("evaluations", "screened"):
+            fields[kind] = tuple(Evaluation.from_json(line) for line in plain.get(kind, ()))
         fields["attempts"] = tuple(_outcome(attempt) for attempt in plain["attempts"])
         return cls(**fields)
 

@@ -52,7 +52,7 @@ def places_line(report: Path | None, store: Path) -> str:
 
 def stored_line(history: StudyHistory, report: Path | None, wall_s: float) -> str:
     """The one line of a run that had nothing left to compute."""
-    evaluations = sum(len(run.evaluations) for run in history.runs)
+    evaluations = sum(len(run.all_evaluations) for run in history.runs)
     what = f"{several(len(history.runs), 'run')}, {several(evaluations, 'evaluation')}"
     where = f" Report: {report}" if report else ""
     return f"{history.name}: everything is in the store ({what}).{where}       {wall_s:.1f} s"
@@ -68,7 +68,7 @@ def facts(history: StudyHistory, summary: Summary, report: Path | None) -> dict[
         "objective": history.objective,
         "winner": None if found is None else best_facts(history, found),
         "runs": len(history.runs),
-        "evaluations": sum(len(run.evaluations) for run in history.runs),
+        "evaluations": sum(len(run.all_evaluations) for run in history.runs),
         "trained_epochs_now": summary.trained_epochs,
         "evaluations_now": summary.evaluations,
         "epochs_trained": entry(table, NEW, "epochs"),

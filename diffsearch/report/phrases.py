@@ -137,7 +137,14 @@ def asked_sentence(history: StudyHistory) -> str:
     last = history.milestones[-1] if history.milestones else 0
     text = f"{what} the {goal} {history.objective} after at most {several(last, 'epoch')}"
     text += f" on {history.train_images:,} images?"
-    text += f" {several(search, 'run')} searched, scored on {history.samples:,} samples each milestone"
+    text += f" {several(search, 'run')} searched, scored on "
+    if history.screen is None:
+        text += f"{history.samples:,} samples each milestone"
+    else:
+        passed, of = (sum(map(len, kind)) for kind in ([r.evaluations for r in history.runs if r.stage == "search"],
+                                                       [r.screened for r in history.runs]))  # fmt: skip
+        text += f"{history.screen.samples:,} samples each milestone by {history.screen.objective} (the screen), "
+        text += f"{passed:,} of {several(of, 'evaluation')} then in full on {history.samples:,}"
     return text + (f", and {several(finals, 'run')} repeated the best over fresh seeds." if finals else ".")
 
 

@@ -52,6 +52,28 @@ def rankable(history: StudyHistory, stage: Stage = "search") -> list[Ranked]:
     return [(run, kept) for run, kept in pairs if kept]
 
 
+def screened(history: StudyHistory) -> StudyHistory:
+    """The search of a study with a screen, as the screen scored it: a history with no full score in it.
+
+    The history itself has the full scores alone, so that the two meet in no ranking.
+    """
+    screen = history.screen
+    if screen is None:
+        raise ValueError(f"study '{history.name}' has no screen")
+    runs = tuple(
+        replace(run, evaluations=run.screened, reused_evaluations=run.reused_screened, screened=(), reused_screened=0)
+        for run in history.runs
+        if run.stage == "search"
+    )
+    by = {"objective": screen.objective, "direction": screen.direction, "samples": screen.samples}
+    return replace(history, **by, metrics=(screen.objective,), runs=runs, screen=None)
+
+
+def searched(history: StudyHistory) -> StudyHistory:
+    """What the search learned from: the screen's scores where there is one."""
+    return history if history.screen is None else screened(history)
+
+
 @dataclass(frozen=True, slots=True)
 class Configuration:
     """One point of the training axes, repeated over seeds, at its best epoch and sampling point."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from diffsearch.records import RunHistory, State, StudyHistory
 from diffsearch.report import phrases, tables
@@ -12,7 +13,7 @@ from diffsearch.report.curves import learning_curves
 from diffsearch.report.figures import Drawn, best_so_far, finalists_strip
 from diffsearch.report.ledger import ALONE, NEW, TOTAL, entry
 from diffsearch.report.phrases import duration, estimate, maybe, number, plus_minus
-from diffsearch.report.ranks import STAGES, configurations, rankable
+from diffsearch.report.ranks import STAGES, configurations, rankable, screened
 from diffsearch.scoring.statistics import Summary, welch_p
 
 
@@ -107,10 +108,20 @@ def _sampling_sweep(history: StudyHistory) -> str:
 
 
 def all_evaluations(history: StudyHistory, csv: str) -> str:
-    """Every evaluation, best first, those of other sample counts and of failed runs below."""
+    """Every evaluation, best first, those of other sample counts and of failed runs below; a screen's in a table apart."""
+    if history.screen is None:
+        return _all_evaluations(history, csv, "## All evaluations", "Every evaluation")
+    full = replace(history, runs=tuple(replace(run, screened=()) for run in history.runs), screen=None)
+    return lines(
+        _all_evaluations(full, csv, "## All evaluations", "Every full score"),
+        _all_evaluations(screened(history), csv, "### By the screen", "Every score of the screen"),
+    )
+
+
+def _all_evaluations(history: StudyHistory, csv: str, head_line: str, folded: str) -> str:
     every = tables.evaluations(history)
     if every.empty:
-        return lines("## All evaluations", "None.")
+        return lines(head_line, "None.")
     ranked = {sheet.key for stage in STAGES for _, sheets in rankable(history, stage) for sheet in sheets}
     every = every.assign(ranked=every["key"].isin(ranked))
     every = every.sort_values(
@@ -138,7 +149,7 @@ def all_evaluations(history: StudyHistory, csv: str) -> str:
     text += f" As [CSV]({csv})."
     if any(tables.spread_column(metric) in every for metric in history.metrics):
         text += " Here ± is the standard deviation over subsets of one evaluation's images, not over seeds."
-    return lines("## All evaluations", text, fold("Every evaluation", body))
+    return lines(head_line, text, fold(folded, body))
 
 
 def what_it_cost(history: StudyHistory) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from diffsearch.records import RunHistory, StudyHistory
+from diffsearch.records import RunHistory, Score, StudyHistory
 from diffsearch.report.axes import axis_names, axis_table, show_value
 from diffsearch.report.ledger import ledger, progress
 from diffsearch.report.ranks import (
@@ -38,6 +38,7 @@ __all__ = [
     "ranking",
     "runs",
     "show_value",
+    "screen_column",
     "spread_column",
     "winner",
 ]
@@ -48,15 +49,20 @@ def evaluations(history: StudyHistory) -> pd.DataFrame:
     """One row an evaluation, of failed runs too (`state` says so), in the order in which the study asked for the runs.
 
     `train_s` is the training time up to that epoch in seconds; `network_calls` counts images times calls for each.
-    A metric that has a spread (see `Score`) is followed by a column of it.
+    A metric that has a spread (see `Score`) is followed by a column of it. In a study with a screen, what that scored
+    has its own column (`screen_column`) and no other score; it comes before what of a run was scored in full.
     """
-    names = axis_names(history)
+    names, screen = axis_names(history), screen_column(history)
     sheets = [sheet for run in history.runs for sheet in run.evaluations]
     spreads = {m for m in history.metrics if any(m in s.scores and s.scores[m].spread is not None for s in sheets)}
     scores = [name for m in history.metrics for name in (m, *([spread_column(m)] if m in spreads else []))]
+    if screen is not None:
+        scores += [screen, spread_column(screen)]
     rows = []
     for run in history.runs:
-        for sheet in run.evaluations:
+        for sheet in run.all_evaluations:
+            full = sheet.scores if sheet not in run.screened else {}
+            by_screen = sheet.scores[history.screen.objective] if history.screen and not full else None
             until = [epoch for epoch in run.epochs if epoch.epoch <= sheet.epoch]
             seen = until[-1].images_seen if until and until[-1].epoch == sheet.epoch else None
             rows.append(
@@ -65,8 +71,9 @@ def evaluations(history: StudyHistory) -> pd.DataFrame:
                     "epoch": sheet.epoch,
                     **{name: _cell(run.point.get(path)) for path, name in names.items()},
                     "sampling": str(sheet.sampling),
-                    **{m: sheet.scores[m].value if m in sheet.scores else None for m in history.metrics},
-                    **{spread_column(m): sheet.scores[m].spread if m in sheet.scores else None for m in spreads},
+                    **{m: full[m].value if m in full else None for m in history.metrics},
+                    **{spread_column(m): full[m].spread if m in full else None for m in spreads},
+                    **_screen_cells(screen, by_screen),
                     "samples": sheet.samples,
                     "noise_seed": sheet.noise_seed,
                     "images_trained": sheet.epoch * history.train_images if seen is None else seen,
@@ -80,6 +87,17 @@ def evaluations(history: StudyHistory) -> pd.DataFrame:
     fixed = [*_RUN_COLUMNS, "epoch", *names.values(), "sampling", *scores, "samples", "noise_seed"]
     last = ["images_trained", "network_calls", "train_s", "sampling_s", "scoring_s", "key"]
     return pd.DataFrame(rows, columns=[*fixed, *last])
+
+
+def screen_column(history: StudyHistory) -> str | None:
+    """Where `evaluations` has the scores of the study's screen, e.g. `screen_kd-digits`; None where it has none."""
+    return None if history.screen is None else f"screen_{history.screen.objective}"
+
+
+def _screen_cells(column: str | None, score: Score | None) -> dict[str, float | None]:
+    if column is None:
+        return {}
+    return {column: score.value if score else None, spread_column(column): score.spread if score else None}
 
 
 def spread_column(metric: str) -> str:

@@ -105,15 +105,12 @@ class StudyFolder:
             asked = self.ledger.find(asked.asks, "search", asked.run_key) or asked
         folder, full = self.store.run(asked.run_key), self.ledger.find(asked.asks, "full", asked.run_key)
         outcome = self.ledger.end_of(asked) or Outcome(State.RUNNING)
-        sheets, reused = self.evaluations(asked), asked.reused_evaluations
+        sheets, reused, screened, screened_before = self.evaluations(asked), asked.reused_evaluations, (), 0
         attempts = tuple(self.ledger.attempts.get(asked.run_key, ()))
-        if full is not None and asked.stage == "search":
-            (found, new), (found_full, new_full) = (
-                (every[:count], every[count:])
-                for every, count in ((sheets, reused), (self.evaluations(full), full.reused_evaluations))
-            )
-            sheets, reused = (*found, *found_full, *new, *new_full), len(found) + len(found_full)
-            ended = self.ledger.end_of(full)
+        if self.header.screen is not None and asked.stage == "search":
+            screened, screened_before = sheets, reused
+            sheets, reused = (self.evaluations(full), full.reused_evaluations) if full else ((), 0)
+            ended = self.ledger.end_of(full) if full else None
             attempts += () if ended is None or ended.ok else (ended,)
         last = outcome.details.get("epoch", asked.milestones[-1])
         return RunHistory(
@@ -129,6 +126,8 @@ class StudyFolder:
             reused_evaluations=reused,
             attempts=attempts,
             environment=folder.header().get("environment", {}),
+            screened=screened,
+            reused_screened=screened_before,
         )
 
     def evaluations(self, asked: Asked) -> tuple[Evaluation, ...]:

@@ -131,8 +131,8 @@ class View:
         info = self._children.get(where) or self._create(run)
         told, metrics = self._told.setdefault(where, set()), []
         new = {("epoch", str(record.epoch)): (epoch_metrics(as_json(record)), record.epoch) for record in run.epochs}
-        for each in run.evaluations:
-            for name, value in evaluation_metrics(each, several, self._is_screened(run, each)).items():
+        for each in run.all_evaluations:
+            for name, value in evaluation_metrics(each, several, each in run.screened).items():
                 new[each.key, name] = {name: value}, each.epoch
         for what, (values, epoch) in new.items():
             metrics += [] if what in told else _metrics(values, epoch)
@@ -145,10 +145,6 @@ class View:
             self._log_files(info, run)
             self._client.set_terminated(info.run_id, STATUS.get(run.outcome.state, "FAILED"))
             self._states[where] = _whole(run)
-
-    def _is_screened(self, run: RunHistory, evaluation: Evaluation) -> bool:
-        screen = self._folder.header.screen
-        return screen is not None and run.stage == "search" and evaluation.samples == screen.samples
 
     def _create(self, run: RunHistory) -> Any:
         tags = {
@@ -172,7 +168,7 @@ class View:
             (folder / RUN_FILE).write_text(json.dumps(run.to_json()))
             (folder / "settings.yaml").write_text(yaml.safe_dump(run.settings.to_json(), sort_keys=False))
             (folder / "samples").mkdir()
-            for evaluation in run.evaluations:
+            for evaluation in run.all_evaluations:
                 picture = self._folder.store.run(run.key).picture(evaluation.key)
                 if picture.exists():
                     shutil.copy(picture, folder / "samples" / picture.name)

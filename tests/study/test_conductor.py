@@ -188,3 +188,19 @@ def test_a_later_session_compares_with_what_each_run_scored(laboratory, open_stu
         for evaluation in run.evaluations:
             scores[evaluation.epoch][run.key] = evaluation.scores["fd-digits"].value
     assert open_study(changes)._rungs == scores and len(scores[2]) == 4
+
+
+def test_rungs_are_of_base_points_where_the_last_milestone_alone_has_the_sweep(laboratory, open_study):
+    """Also where the store has the sweep of an earlier milestone, and a point there that is better."""
+    changes = {"sampling.ema": [0, 100]}
+    laboratory.run(changes)
+    scores = {(1, 0): {}, (1, 100): {}, (2, 0): {}, (2, 100): {}}
+    for run in laboratory.history().runs:
+        for evaluation in run.evaluations:
+            value = evaluation.scores["fd-digits"].value
+            scores[evaluation.epoch, evaluation.sampling.ema][run.key] = value
+    laboratory.run({**changes, "sampling.at": "last"})
+    assert laboratory.scored == []
+    best = {key: min(scores[2, 0][key], scores[2, 100][key]) for key in scores[2, 0]}
+    assert open_study({**changes, "sampling.at": "last"})._rungs == {1: scores[1, 0], 2: best}
+    assert any(scores[1, 100][key] < scores[1, 0][key] for key in best), "the test needs other settings"
