@@ -42,7 +42,7 @@ def axis_table(history: StudyHistory, axis: str) -> pd.DataFrame:
     """How each value of an axis did in the search.
 
     Args:
-        axis: dotted path of a training axis, "epochs" (milestones, over runs that reached all of them) or "sampling".
+        axis: dotted path of a training axis, or "epochs" (milestones, over runs that reached all of them).
 
     Returns:
         value, runs (asked for with that value, failed ones too), best (evaluation), mean, se, n over the runs that
@@ -58,17 +58,11 @@ def axis_table(history: StudyHistory, axis: str) -> pd.DataFrame:
         whole = [(run, sheets) for run, sheets in ranked if {s.epoch for s in sheets} >= set(history.milestones)]
         rows = [_epoch_row(history, epoch, ranked, whole) for epoch in history.milestones]
         return pd.DataFrame(rows, columns=_COLUMNS)
-    if axis == "sampling":
-        for run, sheets in ranked:
-            for text in dict.fromkeys(str(sheet.sampling) for sheet in sheets):
-                members.setdefault(text, []).append((run, tuple(s for s in sheets if str(s.sampling) == text)))
-                asked[text] += 1
-    else:
-        label = labels(history, axis)
-        asked.update(label.values())
-        for run, sheets in ranked:
-            if run.key in label:
-                members.setdefault(label[run.key], []).append((run, sheets))
+    label = labels(history, axis)
+    asked.update(label.values())
+    for run, sheets in ranked:
+        if run.key in label:
+            members.setdefault(label[run.key], []).append((run, sheets))
     rows = [_row(history, value, asked[value], members.get(value, []), first, last) for value in asked]
     return pd.DataFrame(rows, columns=_COLUMNS)
 
@@ -103,11 +97,6 @@ def in_order(values: Iterable[Any]) -> list[Any]:
 def is_numeric(values: Iterable[Any]) -> bool:
     """Whether all are numbers (a bool is a word here)."""
     return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-
-
-def sampling_points(history: StudyHistory) -> tuple[str, ...]:
-    """The sampling points that the search scored, in the order of their first use."""
-    return tuple(dict.fromkeys(str(sheet.sampling) for _, sheets in rankable(history) for sheet in sheets))
 
 
 def _at(history: StudyHistory, members: Iterable[Ranked], epoch: int) -> tuple[float | None, float | None, int]:

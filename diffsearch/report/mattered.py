@@ -6,7 +6,7 @@ from typing import Any
 
 from diffsearch.records import State, StudyHistory
 from diffsearch.report import phrases, tables
-from diffsearch.report.axes import axis_names, sampling_points
+from diffsearch.report.axes import axis_names
 from diffsearch.report.blocks import Keep, lines, table
 from diffsearch.report.figures import importance_bars, parallel_coordinates
 from diffsearch.report.importance import Importances, importances
@@ -34,8 +34,7 @@ def what_mattered(history: StudyHistory, keep: Keep) -> str:
     if history.milestones and rankable(history):
         stopped = any(run.outcome.state is State.STOPPED_EARLY for run in history.runs)
         parts.append(_how_to_read(history, stopped))
-        extra = ["sampling"] if len(sampling_points(history)) > 1 else []
-        for axis in (*history.axes, "epochs", *extra):
+        for axis in (*history.axes, "epochs"):
             parts.append(_axis(history, axis, names.get(axis, axis), stopped))
     return lines(*parts)
 

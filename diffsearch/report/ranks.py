@@ -65,8 +65,15 @@ def screened(history: StudyHistory) -> StudyHistory:
         for run in history.runs
         if run.stage == "search"
     )
-    by = {"objective": screen.objective, "direction": screen.direction, "samples": screen.samples}
-    return replace(history, **by, metrics=(screen.objective,), runs=runs, screen=None)
+    return replace(
+        history,
+        objective=screen.objective,
+        direction=screen.direction,
+        metrics=(screen.objective,),
+        samples=screen.samples,
+        runs=runs,
+        screen=None,
+    )
 
 
 def searched(history: StudyHistory) -> StudyHistory:

@@ -108,7 +108,7 @@ def _sampling_sweep(history: StudyHistory) -> str:
 
 
 def all_evaluations(history: StudyHistory, csv: str) -> str:
-    """Every evaluation, best first, those of other sample counts and of failed runs below; a screen's in a table apart."""
+    """Every evaluation, best first, of other sample counts and of failed runs below; a screen's in a table apart."""
     if history.screen is None:
         return _all_evaluations(history, csv, "## All evaluations", "Every evaluation")
     full = replace(history, runs=tuple(replace(run, screened=()) for run in history.runs), screen=None)

@@ -37,8 +37,8 @@ __all__ = [
     "rankable",
     "ranking",
     "runs",
-    "show_value",
     "screen_column",
+    "show_value",
     "spread_column",
     "winner",
 ]

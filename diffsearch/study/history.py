@@ -105,10 +105,11 @@ class StudyFolder:
             asked = self.ledger.find(asked.asks, "search", asked.run_key) or asked
         folder, full = self.store.run(asked.run_key), self.ledger.find(asked.asks, "full", asked.run_key)
         outcome = self.ledger.end_of(asked) or Outcome(State.RUNNING)
-        sheets, reused, screened, screened_before = self.evaluations(asked), asked.reused_evaluations, (), 0
+        sheets, reused = self.evaluations(asked), asked.reused_evaluations
+        screened: tuple[Evaluation, ...] = ()
         attempts = tuple(self.ledger.attempts.get(asked.run_key, ()))
         if self.header.screen is not None and asked.stage == "search":
-            screened, screened_before = sheets, reused
+            screened = sheets
             sheets, reused = (self.evaluations(full), full.reused_evaluations) if full else ((), 0)
             ended = self.ledger.end_of(full) if full else None
             attempts += () if ended is None or ended.ok else (ended,)
@@ -127,7 +128,7 @@ class StudyFolder:
             attempts=attempts,
             environment=folder.header().get("environment", {}),
             screened=screened,
-            reused_screened=screened_before,
+            reused_screened=min(asked.reused_evaluations, len(screened)),
         )
 
     def evaluations(self, asked: Asked) -> tuple[Evaluation, ...]:

@@ -1,4 +1,4 @@
-"""Successive evaluation: a search by a cheap score, its best in full on the checkpoints that are there, then finalists."""
+"""Successive evaluation: a search by a cheap score, its best in full on the checkpoints there, then finalists."""
 
 from __future__ import annotations
 
@@ -94,7 +94,9 @@ def test_the_share_is_not_what_the_search_learns_from(laboratory):
 @pytest.mark.parametrize("keep", ["last", "best"])
 def test_checkpoints_go_when_the_full_scores_are_there_and_not_before(laboratory, keep):
     changes = {**SCREENED, "keep": keep, "search.finalists": None}
-    items = 2 * (1 + 2 * (1 + 2 * 2)) + 2  # of the search: each run is handed out and ends, 2 x (epoch, 2 x (batch, score))
+    items = (
+        2 * (1 + 2 * (1 + 2 * 2)) + 2
+    )  # of the search: each run is handed out and ends, 2 x (epoch, 2 x (batch, score))
     assert laboratory.run_and_die(changes, items)
     assert sum("epoch-00001" in file for file in laboratory.checkpoints()) == 2
     laboratory.run(changes)
