@@ -124,11 +124,11 @@ class Screen:
         screen = self.spec.evaluation.screen
         if screen is not None:
             passed = several(round(plan.full.samples / self.spec.evaluation.samples), "evaluation")
-            yield (
-                f"  screen    {screen.objective} on {screen.samples:,} samples in the search ({compact(plan.screen_samples)}"
-                f" samples in all); the best {screen.keep:.0%} then in full, without training: {passed}, "
-                f"{compact(plan.full.samples)} samples"
+            text = f"  screen    {screen.objective} on {screen.samples:,} samples in the search"
+            text += (
+                f" ({compact(plan.screen_samples)} in all); the best {100 * screen.keep:.0f} % then in full, without"
             )
+            yield f"{text} training: {passed}, {compact(plan.full.samples)} samples"
         if self.spec.budget.wall_s is not None:
             yield f"  budget    {about(self.spec.budget.wall_s)} of working time, whichever comes first"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -20,7 +20,7 @@ from diffsearch.store import Store
 from diffsearch.study.identity import asks_hash
 from diffsearch.study.ledger import Ledger
 from diffsearch.study.requests import FRESH_SEEDS
-from diffsearch.study.sweep import Sweep, plan_sweep, points_a_milestone, settled
+from diffsearch.study.sweep import Calls, Sweep, plan_sweep, points_a_milestone, settled
 from diffsearch.training.loop import start, train
 from diffsearch.training.memory import describe
 from diffsearch.trial import SAMPLING_BATCH
@@ -138,14 +138,18 @@ def make_plan(spec: StudySpec, store: Store, data: ImageData, workers: int, *, c
         disk_mb=(count + finals.top * finals.repeats) * per_run * weights_mb,
         largest_mb=max(network.memory_mb for network in networks),
         sweep=sweep if spec.sampling_axes else None,
-        calls={
-            at: (count or 1) * sum(share * calls for share, calls in zip(survivors, each.run, strict=True))
-            + finals.top * finals.repeats * each.finalist
-            for at, each in sweep.calls.items()
-        },
+        calls={at: _all_calls(spec, each, survivors, count or 1) for at, each in sweep.calls.items()},
         screen_samples=count * expected * milestone_samples if screen else 0.0,
         full=full,
     )
+
+
+def _all_calls(spec: StudySpec, calls: Calls, survivors: Sequence[float], runs: int) -> float:
+    """Network calls of a study's sampling: of the search, of what its screen lets pass, and of the finalists."""
+    finals, screen = spec.search.finalists, spec.evaluation.screen
+    search = runs * sum(share * each for share, each in zip(survivors, calls.run, strict=True))
+    in_full = screen.keep * search * spec.evaluation.samples / screen.samples if screen else 0.0
+    return search + in_full + finals.top * finals.repeats * calls.finalist
 
 
 def measure_speed(probes: list[RunSettings], data: ImageData) -> Speed:
