@@ -131,10 +131,10 @@ def gain(history: StudyHistory) -> Gain | str:
         networks if networks and networks[0][1][0].samples == count else parents
     )  # fresh seeds weren't chosen for luck
     bases = [value for pair in among if (value := _score(history, pair[1], epoch, base)) is not None]
-    if not logs or not bases:
-        return "the winner was not sampled at its base point too"
     if min(*bases, *starts.values()) <= 0:
         return f"a {history.objective} of 0 or less has no logarithm"
+    if not logs or not bases:
+        return "the winner was not sampled at its base point too"
     first = min((run for run, _ in complete), key=lambda run: run.order)
     return Gain(
         start=first,

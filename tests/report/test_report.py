@@ -23,6 +23,7 @@ SECTIONS = [
     "## The winner",
     "## In pictures",
     "## What mattered",
+    "## What sampling gave",
     "## How it went",
     "## The finalists",
     "## All evaluations",
