@@ -243,6 +243,13 @@ def test_a_class_of_the_test_images_alone_is_named(pictures: Path, tmp_path: Pat
         load(Choice.of("folder", path=str(tmp_path / "set")), tmp_path / "cache")
 
 
+def test_what_programs_hide_beside_the_images_is_no_class(pictures: Path, tmp_path: Path) -> None:
+    shutil.copytree(pictures / "class0", pictures / ".thumbnails" / "large")
+    shutil.copy(pictures / "class0" / "0.png", pictures / "class0" / "._0.png")
+    data = load(Choice.of("folder", path=str(pictures), test_fraction=0.0), tmp_path / "cache")
+    assert len(data.train) == 12 and data.classes == tuple(f"class{number}" for number in range(6))
+
+
 def test_grey_and_colour_together_need_a_mode(pictures: Path, tmp_path: Path) -> None:
     Image.new("RGB", (10, 8), "red").save(pictures / "class2" / "red.png")
     with pytest.raises(DataError, match=r"12 of 13 images .* are grey .*class0/0\.png.*class2/red\.png.*`mode: rgb`"):
