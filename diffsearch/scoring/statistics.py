@@ -13,7 +13,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special  # scipy.stats takes a second to import, so it is imported where a test is asked for
 
 from diffsearch.space.metric_names import Scale
 
@@ -50,6 +49,8 @@ def summarise(values: Iterable[float], scale: Scale = "linear") -> Summary:
         raise ValueError("only finite values can be summarised")
     if array.size == 1:
         return Summary(float(array[0]), 1)
+    from scipy import special  # here, and scipy.stats below: they take a second, and most of a study needs neither
+
     logarithmic = _logarithmic(scale, array)
     taken = np.log(array) if logarithmic else array
     quantile = special.stdtrit(taken.size - 1, (1 + LEVEL) / 2)
