@@ -40,14 +40,14 @@ def test_the_distances_of_parts_are_the_existing_ones_averaged() -> None:
 
 @pytest.mark.parametrize(("count", "share"), [(120, 0.15), (400, 0.1)])
 def test_it_meets_the_closed_form_where_the_distance_itself_is_biased(count: int, share: float) -> None:
-    """Over 300 draws; within 4 standard errors, and within a share of the bias for what is beyond 1 / N."""
-    infinite, finite, told = (np.empty(300) for _ in range(3))
-    for seed in range(300):
+    """Over 120 draws; within 4 standard errors, and within a share of the bias for what is beyond 1 / N."""
+    infinite, finite, told = (np.empty(120) for _ in range(3))
+    for seed in range(120):
         features = draw(count, seed)
         infinite[seed] = extrapolation.to_infinity(features, KNOWN)[0]
         finite[seed] = extrapolation.mean_distance(features, KNOWN, 1)
         told[seed] = extrapolation.bias(features, KNOWN)
-    error = infinite.std() / math.sqrt(300)
+    error = infinite.std() / math.sqrt(120)
     bias = finite.mean() - DISTANCE
     assert bias > 10 * error, "there is something to take away"
     assert abs(infinite.mean() - DISTANCE) < 4 * error + share * bias
