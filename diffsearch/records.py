@@ -34,7 +34,8 @@ class Score:
     value: float
     samples: int  # generated images that were scored
     extractor: str  # content hash of the extractor's weights
-    spread: float | None = None  # standard deviation over subsets, where the metric has one
+    spread: float | None = None  # within these images, where the metric has one: see its kind
+    bias: float | None = later(None)  # how far too high it is for want of images, where the metric estimates that
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.value):

@@ -22,7 +22,7 @@ DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 GROUPS = (
     ("Begin", ("init", "plan", "run")),
     ("Look", ("status", "table", "best", "report", "sample", "demo", "ui")),
-    ("Manage", ("stop", "sync", "export", "gc")),
+    ("Manage", ("stop", "sync", "export", "archive", "gc")),
     ("Machine", ("doctor", "data", "features", "schema")),
 )
 

@@ -19,6 +19,7 @@ from diffsearch.cli.places import (
     study_file,
     tracking_option,
 )
+from diffsearch.cli.words import size
 
 
 @click.command()
@@ -193,6 +194,31 @@ def report(
 
 
 @click.command()
+@click.argument("targets", metavar="STUDY...", nargs=-1, required=True)
+@store_option
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="A .tar.xz file.")
+def archive(targets: tuple[str, ...], store: Path | None, output: Path) -> None:
+    """Pack the records of studies, without networks: a small store.
+
+    `tar xf FILE -C DIRECTORY` makes a store of it, from which tables, reports and MLflow's pages can be made again.
+    """
+    found = [open_folder(target, store) for target in targets]
+    if len({folder.store.root for folder in found}) > 1:
+        raise Refused("the studies lie in several stores: pack each store's by themselves.")
+    from diffsearch.report.album import FILE as ALBUM
+    from diffsearch.report.ranks import winner
+    from diffsearch.study.archive import archive as pack
+
+    pictures = [folder.path / ALBUM for folder in found]
+    for folder in found:
+        won = winner(folder.history())
+        sheets = () if won is None else (won.sheet, *(won.configuration.sheets if won.configuration else ()))
+        pictures += [folder.store.run(sheet.run_key).picture(sheet.key) for sheet in sheets]
+    files = pack(found, output.absolute(), pictures)
+    click.echo(f"{output}: {files:,} files, {size(output.stat().st_size)}")
+
+
+@click.command()
 @click.argument("targets", metavar="STUDY...", nargs=-1)
 @click.option("--all", "every", is_flag=True, help="Every study in the store.")
 @store_option
@@ -214,4 +240,4 @@ def sync(targets: tuple[str, ...], every: bool, store: Path | None, tracking_uri
         click.echo(f"{folder.name}: {count} runs in MLflow at {uri}, {time.monotonic() - began:.1f} s")
 
 
-COMMANDS = (plan, status, stop, table, best, report, sync)
+COMMANDS = (plan, status, stop, table, best, report, archive, sync)

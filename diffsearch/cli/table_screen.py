@@ -82,7 +82,8 @@ class _Column:
 def _column(history: StudyHistory, rows: pd.DataFrame, name: str) -> _Column:
     spreads = rows.get(tables.spread_column(name), [None] * len(rows))
     cells = (_cell(history, name, value, spread) for value, spread in zip(rows[name], spreads, strict=True))
-    return _Column(name, [SHORT.get(name, name), *cells], bool(pd.api.types.is_numeric_dtype(rows[name])))
+    head = SHORT.get(name, name) + (" ± within" if pd.Series(list(spreads)).notna().any() else "")
+    return _Column(name, [head, *cells], bool(pd.api.types.is_numeric_dtype(rows[name])))
 
 
 def _make_room(history: StudyHistory, columns: list[_Column]) -> list[str]:
@@ -103,7 +104,8 @@ def _make_room(history: StudyHistory, columns: list[_Column]) -> list[str]:
 
 
 def _shown(history: StudyHistory, rows: pd.DataFrame, name: str) -> bool:
-    hidden = name in HIDDEN or name in map(tables.spread_column, _scores(history))  # a spread stands beside its score
+    asides = [column(name) for column in (tables.spread_column, tables.bias_column) for name in _scores(history)]
+    hidden = name in HIDDEN or name in asides  # a spread stands beside its score
     return not hidden and (name not in ONLY_IF_VARIED or rows[name].nunique() > 1)
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from diffsearch.files import replace_file
 from diffsearch.records import StudyHistory
-from diffsearch.report import comparison, in_pictures, mattered, sampling, sections, tables
+from diffsearch.report import comparison, finals, in_pictures, mattered, sampling, sections, tables
 from diffsearch.report.album import Album
 from diffsearch.report.blocks import lines, picture
 from diffsearch.report.figures import Drawn
@@ -94,7 +94,7 @@ def _study(history: StudyHistory, pictures: Pictures, published: Published | Non
         sampling.without_training(history),
         published_and_measured(history, published, shelf.keep) if published else "",
         sections.how_it_went(learned, shelf.keep),
-        sections.finalists(history, shelf.keep),
+        finals.finalists(history, shelf.keep),
         sections.all_evaluations(history, CSV),
         sections.what_it_cost(history),
         sections.what_went_wrong(history),
@@ -110,7 +110,7 @@ def _short_study(history: StudyHistory, pictures: Pictures, shelf: _Shelf) -> st
         sections.opening(history),
         sections.winner(history, yaml, _samples(history, pictures), shelf.keep),
         sections.how_it_went(searched(history), shelf.keep),
-        sections.finalists(history, shelf.keep),
+        finals.finalists(history, shelf.keep),
         sections.what_it_cost(history),
         sections.what_went_wrong(history),
         sections.to_repeat(history),

@@ -15,9 +15,10 @@ import pandas as pd
 
 from diffsearch.records import Evaluation, RunHistory, State, StudyHistory
 from diffsearch.report.blocks import lines, table
-from diffsearch.report.phrases import estimate, maybe, number, plus_minus, several
+from diffsearch.report.phrases import bracket, estimate, maybe, number, several
 from diffsearch.report.ranks import Ranked, Stage, point_key, rankable, searched, sign, winner
-from diffsearch.scoring.statistics import Summary, summarise
+from diffsearch.scoring.statistics import Summary, difference, summarise
+from diffsearch.space.metric_names import Scale, scale_of
 from diffsearch.space.settings import SamplingPoint
 
 EDM = (
@@ -33,31 +34,38 @@ def sampling_points(history: StudyHistory, stage: Stage = "search") -> pd.DataFr
     """One row a sampling point, over one checkpoint a run: the deepest of those that were sampled in the most ways.
 
     Returns:
-        sampling, calls (of the network, a sample), n (runs that have it), best, mean and se of the score, and ratio,
-        ratio_se, ratio_n: the geometric mean of its score over the base point's on the same checkpoint, below 1 where
-        it is lower. None where that isn't defined, as of a kernel distance that isn't above 0.
+        sampling, calls (of the network, a sample), n (runs that have it), best, mean, low, high (its 95 % interval);
+        and against the base point on the same checkpoints, run by run: `against` (a factor where the objective's scale
+        is `log`, else a difference) with its paired interval `against_low` and `against_high`. The base point is first.
     """
-    scores: dict[str, list[float]] = {}
-    ratios: dict[str, list[float]] = {}
+    scale = scale_of(history.objective)
+    scores: dict[str, list[tuple[float, float]]] = {}  # (base point's, its own), a run each
     calls: dict[str, list[float]] = {}
     for _, sheets in rankable(history, stage):
         here = _most_swept(sheets)
-        base = here[0].scores[history.objective].value
         for sheet in here:
-            value, text = sheet.scores[history.objective].value, str(sheet.sampling)
-            scores.setdefault(text, []).append(value)
-            calls.setdefault(text, []).append(sheet.network_calls / sheet.samples)
-            if value > 0 and base > 0:
-                ratios.setdefault(text, []).append(math.log(value / base))
+            pair = (here[0].scores[history.objective].value, sheet.scores[history.objective].value)
+            scores.setdefault(str(sheet.sampling), []).append(pair)
+            calls.setdefault(str(sheet.sampling), []).append(sheet.network_calls / sheet.samples)
     rows = []
-    for text, values in scores.items():
-        of, log = summarise(values), summarise(ratios[text]) if text in ratios else None
-        ratio = math.exp(log.mean) if log else None
-        spread = ratio * log.se if ratio is not None and log and log.se is not None else None
-        best = min(values, key=lambda value: sign(history) * value)
-        rows.append((text, summarise(calls[text]).mean, of.n, best, of.mean, of.se, ratio, spread, log.n if log else 0))
-    columns = ["sampling", "calls", "n", "best", "mean", "se", "ratio", "ratio_se", "ratio_n"]
+    for place, (text, pairs) in enumerate(scores.items()):
+        base, own = ([pair[side] for pair in pairs] for side in (0, 1))
+        summary, found = summarise(own, scale), difference(base, own, scale, paired=True)
+        low, high = summary.interval or (None, None)
+        best = min(own, key=lambda value: sign(history) * value)
+        against: tuple[float | None, ...] = (None, None, None)
+        if place:
+            against = (found.value, *found.interval) if found else (_apart(base, own, scale), None, None)
+        rows.append((text, summarise(calls[text]).mean, summary.n, best, summary.mean, low, high, *against))
+    columns = ["sampling", "calls", "n", "best", "mean", "low", "high", "against", "against_low", "against_high"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _apart(base: Sequence[float], own: Sequence[float], scale: Scale) -> float:
+    """As `difference`, where nothing can be tested: of one run, or of runs that are all alike."""
+    if scale == "log" and min(*base, *own) > 0:
+        return summarise((b / a for a, b in zip(base, own, strict=True)), "log").mean
+    return summarise(b - a for a, b in zip(base, own, strict=True)).mean
 
 
 def _most_swept(sheets: Sequence[Evaluation]) -> list[Evaluation]:
@@ -73,7 +81,7 @@ def _most_swept(sheets: Sequence[Evaluation]) -> list[Evaluation]:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """From a start to the winner, in natural logarithms of the score: above 0 is better."""
+    """From a start to the winner, in factors of the score."""
 
     start: RunHistory  # the first run of the search that came to its last milestone
     start_score: float  # there, at its base point
@@ -82,19 +90,20 @@ class Gain:
     base_score: float  # the winner's network at its base point, at the start's number of samples
     base: SamplingPoint
     chosen: SamplingPoint
-    sampling: Summary  # gain by the chosen point on the winner's own networks, over its seeds
+    sampling: Summary  # by what factor the chosen point is better on the winner's own networks, over its seeds
     samples: tuple[int, int]  # images scored: of start and base, of the gain by sampling
     candidates: int  # sampling points that the chosen one was chosen from
     direction: float  # 1 where low scores are good
 
     def total(self, start_score: float | None = None) -> float:
+        """By what factor the winner is better than the start; below 1 where it is worse."""
         start = self.start_score if start_score is None else start_score
-        return self.direction * math.log(start / self.base_score) + self.sampling.mean
+        return float((start / self.base_score) ** self.direction * self.sampling.mean)
 
     def share(self, start_score: float | None = None) -> float | None:
-        """Of the gain that needed no training; None where there is no gain to divide."""
+        """Of the gain that needed no training, on the log scale; None where there is no gain to divide."""
         total = self.total(start_score)
-        return self.sampling.mean / total if total > 0 else None
+        return math.log(self.sampling.mean) / math.log(total) if total > 1 else None
 
 
 def gain(history: StudyHistory) -> Gain | str:
@@ -117,14 +126,14 @@ def gain(history: StudyHistory) -> Gain | str:
     base = parents[0][1][0].sampling
     finals = [pair for pair in rankable(history, "finalist") if point_key(pair[0]) == point_key(found.run)]
     networks, epoch, chosen = finals, found.sheet.epoch, found.sheet.sampling
-    logs, candidates = _gains(history, networks, epoch, base, chosen)
-    if not logs:  # its finals weren't sampled at the base point: the search's own sweep
+    factors, candidates = _factors(history, networks, epoch, base, chosen)
+    if not factors:  # its finals weren't sampled at the base point: the search's own sweep
         best = min(
             (sheet for _, sheets in parents for sheet in sheets),
             key=lambda sheet: sign(history) * sheet.scores[history.objective].value,
         )
         networks, epoch, chosen = parents, best.epoch, best.sampling
-        logs, candidates = _gains(history, networks, epoch, base, chosen)
+        factors, candidates = _factors(history, networks, epoch, base, chosen)
     starts = {run.key: _last_base(history, sheets) for run, sheets in complete}
     count = parents[0][1][0].samples
     among = (
@@ -133,7 +142,7 @@ def gain(history: StudyHistory) -> Gain | str:
     bases = [value for pair in among if (value := _score(history, pair[1], epoch, base)) is not None]
     if min(*bases, *starts.values()) <= 0:
         return f"a {history.objective} of 0 or less has no logarithm"
-    if not logs or not bases:
+    if not factors or not bases:
         return "the winner was not sampled at its base point too"
     first = min((run for run, _ in complete), key=lambda run: run.order)
     return Gain(
@@ -141,27 +150,27 @@ def gain(history: StudyHistory) -> Gain | str:
         start_score=starts[first.key],
         median_score=median(starts.values()),
         runs=len(starts),
-        base_score=math.exp(summarise(map(math.log, bases)).mean),
+        base_score=summarise(bases, "log").mean,
         base=base,
         chosen=chosen,
-        sampling=summarise(logs),
+        sampling=summarise(factors, "log"),
         samples=(count, networks[0][1][0].samples),
         candidates=candidates,
         direction=sign(history),
     )
 
 
-def _gains(
+def _factors(
     history: StudyHistory, networks: Sequence[Ranked], epoch: int, base: SamplingPoint, chosen: SamplingPoint
 ) -> tuple[list[float], int]:
-    """log(base / chosen), signed, of each checkpoint that has both scores; and how many points there were."""
-    logs, most = [], 0
+    """How many times better the chosen point is on each checkpoint with both scores; and how many points there were."""
+    factors, most = [], 0
     for _, sheets in networks:
         before, after = _score(history, sheets, epoch, base), _score(history, sheets, epoch, chosen)
         if before is not None and after is not None and before > 0 and after > 0:
-            logs.append(sign(history) * math.log(before / after))
+            factors.append((before / after) ** sign(history))
             most = max(most, sum(sheet.epoch == epoch for sheet in sheets))
-    return logs, most
+    return factors, most
 
 
 def _score(history: StudyHistory, sheets: Sequence[Evaluation], epoch: int, point: SamplingPoint) -> float | None:
@@ -190,15 +199,18 @@ def without_training(history: StudyHistory) -> str:
     if len(found) < 2:
         return ""
     samples = rankable(learned, stage)[0][1][0].samples
-    head = ["sampling", "calls a sample", "n", f"best {learned.objective}", "mean", "against the base point"]
+    factor = scale_of(learned.objective) == "log"
+    head = ["sampling", "calls a sample", "n", f"best {learned.objective}", "mean [95 %]", "against the base point"]
     rows = [
         [
             str(row["sampling"]) + (" (base)" if place == 0 else ""),
             number(row["calls"]),
             str(row["n"]),
             number(row["best"]),
-            estimate(Summary(row["mean"], maybe(row["se"]), int(row["n"]))),
-            "–" if maybe(row["ratio"]) is None else "× " + plus_minus(row["ratio"], maybe(row["ratio_se"])),
+            bracket(row["mean"], maybe(row["low"]), maybe(row["high"])),
+            ("× " if factor else "+ ") + bracket(*(maybe(row[f"against{end}"]) for end in ("", "_low", "_high")))
+            if place
+            else "–",
         ]
         for place, (_, row) in enumerate(found.iterrows())
     ]
@@ -206,8 +218,8 @@ def without_training(history: StudyHistory) -> str:
     kind = {"search": "runs of the search", "finalist": "finalists"}[stage]
     return lines(
         "## What sampling gave",
-        f"Over the {kind}, {where}, on {samples:,} samples from the same noise. The last column is the geometric mean "
-        "of the ratio to the base point on the same checkpoint.",
+        f"Over the {kind}, {where}, on {samples:,} samples from the same noise. The last column compares each with the "
+        "base point on the same checkpoints, run by run.",
         table(head, rows, right=range(1, len(head))),
         _in_words(history, gain(history)),
     )
@@ -221,16 +233,14 @@ def _in_words(history: StudyHistory, found: Gain | str) -> str:
     start = f"the first complete run (`{found.start.key[:6]}`, {found.base}: {objective} {number(found.start_score)})"
     if share is None:
         return f"The winner is no better than {start}, so there is no gain to divide."
-    factor = math.exp(abs(found.total()))
-    own = plus_minus(math.exp(found.sampling.mean), _spread(found.sampling))
-    text = f"From {start} to the winner the score is better by a factor of {number(factor)}. "
+    own, total = estimate(found.sampling), number(found.total())
+    text = f"From {start} to the winner the score is better by a factor of {total}. "
     if found.chosen == found.base:
         text += "The winner is sampled at its base point: **0 %** of the gain came without training."
         return lines(text, EDM)
     networks = "its own network" if found.sampling.n == 1 else f"its own {several(found.sampling.n, 'network')}"
-    text += (
-        f"{own} of that is the winner's sampling alone: {networks}, sampled by {found.chosen} instead of {found.base}. "
-    )
+    text += f"A factor of {own} is the winner's sampling alone: {networks}, sampled by {found.chosen} instead of "
+    text += f"{found.base}. "
     text += f"On the log scale **{100 * share:.0f} %** of the gain needed no training"
     text += (
         f"; {100 * of_median:.0f} % from the median of {several(found.runs, 'complete run')}. " if of_median else ". "
@@ -243,13 +253,8 @@ def _in_words(history: StudyHistory, found: Gain | str) -> str:
         )
     if found.sampling.n == 1:
         notes.append("One network, so the sampling's part has no interval.")
-    elif found.sampling.se is not None and abs(found.sampling.mean) < 2 * found.sampling.se:
-        notes.append("That part is within two standard errors of none.")
+    elif found.sampling.interval and found.sampling.interval[0] <= 1 <= found.sampling.interval[1]:
+        notes.append("Its 95 % interval holds 1: it may be no gain at all.")
     if found.candidates > 1:
         notes.append(f"Its point is the best of {found.candidates} on these same scores, which flatters it slightly.")
     return lines(text + " ".join(notes), EDM)
-
-
-def _spread(log: Summary) -> float | None:
-    """Standard error of exp of a mean logarithm, to first order."""
-    return None if log.se is None else math.exp(log.mean) * log.se

@@ -312,7 +312,7 @@ class Study(Section):
     store: Path | None = Field(None, description="Folder of finished work; default .diffsearch.")
     keep: Literal["all", "milestones", "best", "last"] = Field(
         "milestones",
-        description="Which checkpoints stay; best: the best milestone's and the last one's, whatever other studies use.",
+        description="Which checkpoints stay; best: the best milestone's and the last's, whatever other studies use.",
     )
     use: Paths = Field((), description="Your own files: Python that registers members, and trained classifiers.")
 

@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pandas as pd
@@ -149,6 +150,25 @@ def test_sync_fills_an_empty_mlflow(cli: Cli, at: Path):
     assert (at / "fresh.db").is_file()
     unreachable = cli("sync", "two", "--tracking-uri", "http://127.0.0.1:1")
     assert unreachable.exit_code == 1 and "doesn't answer" in unreachable.stderr
+
+
+def test_an_archive_is_a_store_from_which_everything_but_networks_can_be_had_again(cli: Cli, at: Path):
+    assert cli("report", "two", "--from-store", "-o", "before").exit_code == 0
+    said = cli("archive", "two", "-o", "two.tar.xz")
+    assert said.exit_code == 0 and said.stdout.startswith("two.tar.xz: "), said.output
+    packed = (at / "two.tar.xz").read_bytes()
+    assert cli("archive", "two", "-o", "two.tar.xz").exit_code == 0
+    assert (at / "two.tar.xz").read_bytes() == packed
+    with tarfile.open("two.tar.xz") as tar:
+        assert not any("epoch-" in name or "latest" in name or "lease" in name for name in tar.getnames())
+        tar.extractall("from-a-file", filter="data")
+    for words in (["table", "two", "--csv", "-"], ["best", "two"]):
+        assert cli(*words, "--store", "from-a-file").stdout == cli(*words).stdout
+    assert cli("report", "two", "--from-store", "--store", "from-a-file", "-o", "after").exit_code == 0
+    before, after = ((at / name / "report.md").read_text() for name in ("before", "after"))
+    assert after.replace("from-a-file", ".diffsearch") == before
+    for figure in (at / "before" / "figures").iterdir():
+        assert (at / "after" / "figures" / figure.name).read_bytes() == figure.read_bytes()
 
 
 def test_reading_commands_need_neither_torch_nor_ray_nor_mlflow(at: Path):

@@ -14,7 +14,7 @@ import pytest
 
 from diffsearch.cli import endings, standing, table_screen
 from diffsearch.records import Score
-from diffsearch.report import mattered, sections, tables
+from diffsearch.report import finals, mattered, sections, tables
 from diffsearch.report.ledger import progress
 from diffsearch.report.ranks import rankable, screened, searched, winner
 from diffsearch.study import tracking
@@ -71,7 +71,7 @@ OF_FULL_SCORES = {
     "the metric's column": lambda history: tables.evaluations(history)["kd-digits"].to_csv(),
     "the first row of a table": lambda history: table_screen.sorted_rows(history, None).iloc[0]["key"],
     "the opening": sections.opening,
-    "the finalists' section": lambda history: sections.finalists(history, no_figure),
+    "the finalists' section": lambda history: finals.finalists(history, no_figure),
     "the last line of a run": endings.winner_line,
     "the best": lambda history: json.dumps(endings.best_facts(history, winner(history))),
 }

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
+from scipy import stats
 
 from diffsearch.records import EpochRecord, Evaluation, Outcome, RunHistory, Score, Screened, State, StudyHistory
 from diffsearch.report.sampling import gain, sampling_points, without_training
@@ -46,9 +47,9 @@ def test_the_gain_is_divided_on_the_log_scale():
     found = gain(study(run(1, swept(80, 60)), run(2, swept(20, 10)), run(3, swept(40, 39))))
     assert (found.start.key, found.start_score, found.base_score) == ("search1", 80, pytest.approx(20))
     assert (found.base, found.chosen) == (BASE, FAST)
-    assert found.total() == pytest.approx(math.log(8)) and found.share() == pytest.approx(1 / 3)
+    assert found.total() == pytest.approx(8) and found.share() == pytest.approx(1 / 3)
     assert found.share(found.median_score) == pytest.approx(1 / 2)  # from 40
-    assert (found.sampling.n, found.sampling.se) == (1, None)
+    assert (found.sampling.n, found.sampling.interval) == (1, None)
 
 
 def test_the_start_is_the_first_that_came_to_its_end():
@@ -64,7 +65,7 @@ def test_fresh_seeds_say_what_the_winners_sampling_gives():
         for n, base, fast in ((8, 20, 5), (9, 45, 45))
     ]
     found = gain(study(run(1, swept(120, 100)), run(2, swept(20, 10)), *finals))
-    assert found.sampling.mean == pytest.approx(math.log(2)) and found.sampling.n == 2
+    assert found.sampling.mean == pytest.approx(2) and found.sampling.n == 2
     assert found.base_score == pytest.approx(30)  # geometric, of 20 and 45
     assert found.share() == pytest.approx(math.log(2) / math.log(8))
 
@@ -76,13 +77,13 @@ def test_where_finalists_are_drawn_in_larger_numbers_each_ratio_stays_within_one
     history = study(run(1, swept(80, 60)), run(2, swept(20, 18)), *finals)
     found = gain(history)
     assert found.samples == (100, 400) and found.base_score == pytest.approx(20)
-    assert found.total() == pytest.approx(math.log(80 / 20) + math.log(2))
+    assert found.total() == pytest.approx(80 / 20 * 2)
     assert "on 400 samples, the rest on 100" in without_training(history)
 
 
 def test_a_metric_that_is_to_be_high_is_divided_alike():
     found = gain(study(run(1, swept(10, 11, early=5)), run(2, swept(40, 80, early=5)), direction="max"))
-    assert found.total() == pytest.approx(math.log(8)) and found.share() == pytest.approx(1 / 3)
+    assert found.total() == pytest.approx(8) and found.share() == pytest.approx(1 / 3)
 
 
 def test_no_gain_no_logarithm_no_end():
@@ -108,9 +109,13 @@ def test_every_sampling_point_stands_beside_the_base_point():
     found = sampling_points(history).set_index("sampling")
     base, fast = found.loc[str(BASE)], found.loc[str(FAST)]
     assert (base["calls"], fast["calls"]) == (10, 5) and (base["n"], fast["n"]) == (3, 2)
-    assert (fast["best"], fast["mean"], fast["ratio"]) == (40, 40, pytest.approx(1))
-    assert fast["ratio_se"] == pytest.approx(math.log(2))  # of ± ln 2, n - 1 = 1: s = ln 2 · √2, over √2
-    assert base["ratio"] == 1 and base["ratio_se"] == 0
+    assert (fast["best"], fast["mean"], fast["against"]) == (40, pytest.approx(40), pytest.approx(1))
+    half = stats.t.ppf(0.975, 1) * math.log(2)  # of ± ln 2, n - 1 = 1: s = ln 2 · √2, over √2
+    assert (fast["against_low"], fast["against_high"]) == (
+        pytest.approx(math.exp(-half)),
+        pytest.approx(math.exp(half)),
+    )
+    assert math.isnan(base["against"])
 
 
 def test_the_section_says_what_it_found_and_is_absent_without_a_sweep():
