@@ -12,10 +12,12 @@ from diffsearch.scoring.statistics import difference
 
 
 def rows(measured: Sequence[Repeats]) -> list[tuple[str, str]]:
-    found = []
+    found, every = [], []
     for report in dict.fromkeys(each.report for each in measured):
         own = [each for each in measured if each.report == report]
-        sampling = _narrower(pair for place in _by(own, "place") for pair in itertools.combinations(place, 2))
+        points = [pair for place in _by(own, "place") for pair in itertools.combinations(place, 2)]
+        every += points
+        sampling = _narrower(points)
         if sampling:
             found.append((f"{report}, {own[0].metric}: sampling points of the same networks", sampling))
         alike = [
@@ -26,7 +28,7 @@ def rows(measured: Sequence[Repeats]) -> list[tuple[str, str]]:
         between = _narrower(same)
         if between:
             found.append((f"{report}, {own[0].metric}: configurations, same seeds and noise", between))
-    return found
+    return [("all reports: sampling points of the same networks", _narrower(every)), *found]
 
 
 def _by(measured: Iterable[Repeats], what: str) -> list[list[Repeats]]:

@@ -81,10 +81,12 @@ def fit(groups: Sequence[Repeats]) -> Scatter:
 
     def loss(guess: Floats) -> float:
         scale, prior = np.exp(guess)
-        return float(-stats.f.logpdf(variance / scale, freedom, prior).sum() + len(variance) * guess[0])
+        likely = np.sum(stats.f.logpdf(variance / scale, freedom, prior))
+        return float(len(variance) * guess[0] - likely)
 
     best = optimize.minimize(loss, [np.log(np.median(variance)), 1.0], method="Nelder-Mead")
-    return Scatter(*(float(value) for value in np.exp(best.x)), len(groups))
+    squared, prior = np.exp(best.x)
+    return Scatter(float(squared), float(prior), len(groups))
 
 
 # --- distributions ------------------------------------------------------------------------------------------------
@@ -116,8 +118,8 @@ def _above_floor(s: Floats | float) -> Floats | float:
 
 def _unlucky_median(s: float) -> float:
     def excess(x: float) -> float:
-        good, bad = stats.norm.cdf([math.log(x) / s, math.log(x / WORSE) / s])
-        return float((1 - BAD) * good + BAD * bad) - 0.5
+        good, bad = (float(stats.norm.cdf(math.log(y) / s)) for y in (x, x / WORSE))
+        return (1 - BAD) * good + BAD * bad - 0.5
 
     return float(optimize.brentq(excess, math.exp(-3 * s), math.exp(3 * s)))
 

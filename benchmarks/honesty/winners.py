@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,15 +55,15 @@ def measure(rng: np.random.Generator, scatter: Scatter) -> Claims:
                 # where scatters differ, medians are equal for the log-normal family alone
                 cases = [alike, scatter.draw(rng, (DRAWS, k, 1))] if family is FAMILIES[0] else [alike]
                 for s in cases:
-                    claims = _claims(family.draw(rng, s, (DRAWS, k, n)))
+                    claimed = _claims(family.draw(rng, s, (DRAWS, k, n)))
                     for method in METHODS:
-                        equal[method].setdefault((k, n), []).append(float(claims[method].any(axis=-1).mean()))
+                        equal[method].setdefault((k, n), []).append(float(claimed[method].any(axis=-1).mean()))
     steps = {}
     for case, medians in STEPS.items():
         for n in COUNTS:
             scores, centre = _scores(rng, scatter, medians, n)
             first = np.log(scores).mean(axis=-1).argmin(axis=-1)
-            false = _claims(scores)[OURS] & (centre[first][:, None] >= centre)
+            false = _claims(scores, (OURS,))[OURS] & (centre[first][:, None] >= centre)
             steps[case, n] = float(false.any(axis=-1).mean())
     power: dict[str, dict[tuple[int, int, float], float]] = {m: {} for m in METHODS}
     wrong, lowest = {}, {}
@@ -72,7 +72,7 @@ def measure(rng: np.random.Generator, scatter: Scatter) -> Claims:
             for better in BETTER:
                 scores, _ = _scores(rng, scatter, (np.log1p(-better), *[0.0] * (k - 1)), n)
                 first = np.log(scores).mean(axis=-1).argmin(axis=-1)
-                for method, claims in _claims(scores).items():
+                for method, claims in _claims(scores, (OURS, HOLM)).items():
                     wins = claims.sum(axis=-1) == k - 1
                     power[method][k, n, better] = float((wins & (first == 0)).mean())
                     if method == OURS:
@@ -89,7 +89,7 @@ def _scores(rng: np.random.Generator, scatter: Scatter, medians: tuple[float, ..
     return np.exp(centre[:, None] + s * rng.normal(size=(DRAWS, len(centre), n))), centre
 
 
-def _claims(scores: Floats) -> dict[str, npt.NDArray[np.bool_]]:
+def _claims(scores: Floats, methods: tuple[str, ...] = METHODS) -> dict[str, npt.NDArray[np.bool_]]:
     """Method → (DRAWS, k): what the first is called better than; (DRAWS, k, n) scores."""
     k, n = scores.shape[1:]
     logs = np.log(scores)
@@ -100,21 +100,20 @@ def _claims(scores: Floats) -> dict[str, npt.NDArray[np.bool_]]:
     tests = stats.ttest_ind_from_stats(
         mean[:, here], deviation[:, here], n, mean[:, there], deviation[:, there], n, equal_var=False
     )
+    p_of_pair: Floats = np.asarray(tests.pvalue)
     gap, both = np.abs(mean[:, here] - mean[:, there]), variance[:, here] + variance[:, there]
     freedom = both**2 / (variance[:, here] ** 2 + variance[:, there] ** 2) * (n - 1)
     with_all = np.sqrt(2 * variance.mean(axis=-1, keepdims=True) / n)
     raw, error = scores.mean(axis=-1), scores.std(axis=-1, ddof=1) / np.sqrt(n)
     apart = np.abs(raw[:, here] - raw[:, there]) > error[:, here] + error[:, there]
-    p = {
-        HOLM: holm(tests.pvalue),
-        GAMES_HOWELL: _at_level(np.sqrt(2) * gap / np.sqrt(both / n), k, freedom),
-        TUKEY: _at_level(np.sqrt(2) * gap / with_all, k, np.full((1, 1), float(k * (n - 1)))),
-        OLD: np.where(apart, 0.0, 1.0),
+    p: dict[str, Callable[[], Floats]] = {
+        HOLM: lambda: holm(p_of_pair),
+        GAMES_HOWELL: lambda: _at_level(np.sqrt(2) * gap / np.sqrt(both / n), k, freedom),
+        TUKEY: lambda: _at_level(np.sqrt(2) * gap / with_all, k, np.full((1, 1), float(k * (n - 1)))),
+        OLD: lambda: np.where(apart, 0.0, 1.0),
     }
-    return {
-        OURS: against_first(tests.pvalue, first, k) < WRONG,
-        **{method: _of_first(found, first, k) < WRONG for method, found in p.items()},
-    }
+    claims = {method: _of_first(p[method](), first, k) < WRONG for method in methods if method in p}
+    return {OURS: against_first(p_of_pair, first, k) < WRONG, **claims}
 
 
 def _of_first(p: Floats, first: npt.NDArray[np.intp], k: int) -> Floats:
@@ -133,7 +132,7 @@ def _at_level(q: Floats, k: int, freedom: Floats) -> Floats:
 
 @functools.cache
 def _critical(k: int) -> tuple[Floats, Floats]:
-    degrees = np.array([1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 12, 18, 30, 50.0])
+    degrees = np.array([2, 2.5, 3, 4, 5, 6, 8, 12, 20, 50.0])
     return degrees, np.array([stats.studentized_range.ppf(0.95, k, df) for df in degrees])
 
 
@@ -146,22 +145,20 @@ def rows(found: Claims) -> list[tuple[str, str]]:
         for method in METHODS
         for k in FINALISTS
     ]
-    singles = (
-        f"{k * n} identical configurations, one score each: the lowest wins" for k in FINALISTS[:1] for n in (3,)
-    )
     worst = max(found.steps, key=lambda case: found.steps[case])
     named = [
         (
-            f"{k} finalists × {n} seeds, one 30 % better than the rest: named winner by ours; by Holm alone; another one named",
+            f"{k} finalists × {n} seeds, one 30 % better: named by ours; by Holm alone; another named by ours; "
+            f"another is the lowest of {k * n} single scores",
             f"{100 * found.power[OURS][k, n, 0.3]:.0f} %; {100 * found.power[HOLM][k, n, 0.3]:.0f} %; "
-            f"{100 * found.wrong[k, n, 0.3]:.1f} % (lowest of {k * n} single scores: {100 * found.lowest[k, n, 0.3]:.0f} %)",
+            f"{100 * found.wrong[k, n, 0.3]:.1f} %; {100 * found.lowest[k, n, 0.3]:.0f} %",
         )
         for k in FINALISTS
         for n in COUNTS
     ]
     return [
         *rates,
-        *((what, "100 % by construction") for what in singles),
+        ("N identical configurations, one score each, the lowest called the winner", "100 %: it always names one"),
         (
             f"{len(found.steps)} cases where the best two are equal: any false claim of ours, at worst",
             f"{100 * found.steps[worst]:.1f} % ({worst[0]}, n {worst[1]})",

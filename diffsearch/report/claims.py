@@ -62,11 +62,10 @@ def mean_bias(sheets: Sequence[Evaluation], metric: str) -> float | None:
 
 def interval_sentence(history: StudyHistory) -> str:
     """What the brackets of a table are."""
-    if scale_of(history.objective) == "log":
-        return (
-            "Means are geometric; brackets hold the median over seeds with 95 % confidence (Student's t of logarithms)."
-        )
-    return "Brackets hold the mean over seeds with 95 % confidence (Student's t)."
+    log = scale_of(history.objective) == "log"
+    brackets = "Means are geometric; brackets" if log else "Brackets"
+    method = "Student's t of logarithms" if log else "Student's t"
+    return f"{brackets} hold, with 95 % confidence, the score that half of all seeds better ({method})."
 
 
 def finals_sentences(history: StudyHistory) -> list[str]:

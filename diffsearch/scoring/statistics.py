@@ -35,9 +35,9 @@ class Summary:
 def summarise(values: Iterable[float], scale: Scale = "linear") -> Summary:
     """Mean and Student's t interval with n - 1 degrees of freedom, of the values or of their logarithms.
 
-    On the log scale the mean is the geometric one and the interval, carried back, is for the median over seeds: half of
-    all seeds score better. It suits what is positive and varies by a share of itself, as a Fréchet distance does. A
-    value ≤ 0 has no logarithm: then all are taken as they are.
+    The interval is for the median over seeds: half of all seeds score better. The log scale, on which the mean is the
+    geometric one, suits what is positive and varies by a share of itself, as a Fréchet distance does. A value ≤ 0 has
+    no logarithm: then all are taken as they are.
 
     Raises:
         ValueError: no values, or one that isn't finite: a failure is never a score.
