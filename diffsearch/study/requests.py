@@ -12,7 +12,7 @@ from diffsearch.scoring.metrics import measure
 from diffsearch.space.axes import finalist_points, sampling_points, settings_at
 from diffsearch.space.metric_names import parse
 from diffsearch.space.settings import Point, StudySpec
-from diffsearch.store import Store, run_key
+from diffsearch.store import RunStore, run_key
 from diffsearch.study.identity import asks_hash, space_hash
 from diffsearch.study.ledger import Asked, Ledger
 from diffsearch.trial import TrialRequest, stored_evaluation
@@ -28,14 +28,16 @@ class Requests:
         content: content hash of its data set.
         session: of this driver.
         environment: written into each run.json.
+        measured: metric → what it is measured with, where that is known without its extractor.
     """
 
     spec: StudySpec
-    store: Store
+    store: RunStore
     content: str
     ledger: Ledger
     session: str
     environment: Mapping[str, str]
+    measured: Mapping[str, str] | None = None
 
     @cached_property
     def space(self) -> str:
@@ -48,7 +50,8 @@ class Requests:
     @cached_property
     def measures(self) -> Mapping[str, str]:
         """Metric → what it is measured with. Raises MetricError where an extractor can't be had."""
-        return {metric: measure(parse(metric)) for metric in self.spec.evaluation.metrics}
+        metrics = self.spec.evaluation.metrics
+        return self.measured if self.measured is not None else {metric: measure(parse(metric)) for metric in metrics}
 
     def search_run(self, point: Point, repeat: int, epochs: int | None) -> Asked:
         """A run of the search, to every milestone up to `epochs`."""
@@ -116,6 +119,22 @@ class Requests:
                     score = sign * found.scores[self.spec.evaluation.objective].value
                     scores[epoch] = min(score, scores.get(epoch, score))
         return scores
+
+    def stored_curves(self, sign: float) -> dict[str, dict[int, float]]:
+        """Run key → milestone → objective times `sign`: every run in the store that was scored as this study scores.
+
+        Of whatever study and settings, on the same images, at these milestones, sampling points and sample count.
+        """
+        objective, curves = self.spec.evaluation.objective, dict[str, dict[int, float]]()
+        for key, settings, folder in self.store.runs_on(self.content):
+            points = sampling_points(self.spec, settings)
+            for found in folder.evaluations(self.measures).values():
+                alike = found.samples == self.spec.evaluation.samples and found.sampling in points
+                if alike and found.epoch in self.spec.milestones and objective in found.scores:
+                    score = sign * found.scores[objective].value
+                    curve = curves.setdefault(key, {})
+                    curve[found.epoch] = min(score, curve.get(found.epoch, score))
+        return curves
 
     def stopped_before(self, asked: Asked) -> int | None:
         """The epoch at which this study stopped that run earlier, where milestones are as they were then."""
