@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from diffsearch.cli.places import Refused, set_option
-from diffsearch.cli.words import clock
+from diffsearch.cli.words import clock, several
 
 if TYPE_CHECKING:
     from diffsearch.study.replay import Replays
@@ -89,14 +89,17 @@ def _text(replays: Replays, traces: list[list[Moment]], took_s: float) -> str:
     reuse = "reuse by key" if replays.costs.reuse == "keys" else "each evaluation by itself"
     objective = spec.evaluation.objective
     lines = [
-        f"{spec.name}   {replays.points:,} points, {len(seeds)} training {'seed' if len(seeds) == 1 else 'seeds'} · "
+        f"{spec.name}   {several(replays.points, 'point')}, {several(len(seeds), 'training seed')} · "
         f"epochs {', '.join(map(str, spec.milestones))} · {objective}",
-        f"{spec.search.algorithm} · stopping {spec.search.stopping} · {replays.workers:,} workers · {reuse} · "
+        f"{spec.search.algorithm} · stopping {spec.search.stopping} · {several(replays.workers, 'worker')} · {reuse} · "
         f"{len(traces)} replays in {took_s:.1f} s",
         "",
         f"{'simulated':>12}  {'best ' + objective:>20}  {'95 %':>19}  {'its mean over seeds':>20}",
     ]
     for i, place in enumerate(places):
+        if not np.isfinite(best.iqm[i]):
+            lines.append(f"{clock(float(place)):>12}  {'not all have a score yet':>20}")
+            continue
         interval = f"[{best.low[i]:.4g}, {best.high[i]:.4g}]"
         lines.append(f"{clock(float(place)):>12}  {best.iqm[i]:>20.4g}  {interval:>19}  {truth.iqm[i]:>20.4g}")
     means = {name: float(np.mean([getattr(end, name) for end in ends])) for name in ends[0]._fields}

@@ -46,13 +46,18 @@ class Replays:
 
     def run(self, seed: int) -> list[Moment]:
         """The trace of one replay."""
+        simulation, conductor = self.begin(seed)
+        return simulation.run(conductor)
+
+    def begin(self, seed: int) -> tuple[Simulation, Conductor]:
+        """A replay at its beginning, and who decides in it."""
         facts, spec = self.recording.facts, replace(self.spec, seed=seed)
         simulation = Simulation(Drawn(self, seed), SimulatedStore(self.costs.reuse), self.workers, self.costs)
         measured = {metric: facts.measures[metric] for metric in spec.evaluation.metrics}
         requests = Requests(spec, simulation.store, facts.content, Ledger(None), "replay", {}, measured)
         name = f"{spec.name}-{asks_hash(spec, facts.content)}"
         journal = SearchJournal(None, name, spec.axes, spec.fixed, spec.search.algorithm, spec.seed)
-        return simulation.run(Conductor(requests, journal, facts.image_shape, lambda: simulation.now_s))
+        return simulation, Conductor(requests, journal, facts.image_shape, lambda: simulation.now_s)
 
     @cached_property
     def points(self) -> int:
