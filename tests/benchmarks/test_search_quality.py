@@ -9,8 +9,12 @@ import pytest
 from benchmarks.search.quality import write
 from benchmarks.search.reuse import FULL, REPORT, Count, executed, rows_of_tables
 from benchmarks.search.searches import Bench, Search, every
+from diffsearch.space.axes import grid, grid_size, point_of, sampling_points, settings_at
 from diffsearch.space.load import load
 from tests.study.tables import EPOCH_S, SAMPLING_S, SCORING_S, made_up
+
+TABLE = FULL.parents[1] / "benchmarks" / "search" / "mnist_table.yaml"
+SLICE = ["repeats=1", "training.learning_rate=3e-3", "training.batch_size=32"]
 
 
 def test_the_reports_own_protocol_is_counted_as_its_tables_are_printed():
@@ -24,6 +28,20 @@ def test_the_full_space_is_counted_with_its_finalists():
     spec = load(FULL, ["search.runs=8", "search.stopping=none", "search.algorithm=random"])
     assert executed(spec, "keys") == (8 + 25) * 50
     assert executed(spec, "none") == 8 * 93 + 25 * 4 * 50
+
+
+def test_the_table_is_recorded_from_a_grid_of_432_points_in_slices_of_72():
+    """A slice takes no axis value that the whole has not, so that its runs are runs of the whole."""
+    whole = load(TABLE)
+    assert (grid_size(whole), whole.repeats, len(whole.milestones)) == (432, 2, 5)
+    point = next(grid(load(TABLE, [*SLICE, "training.loss=v-l2", "diffusion.steps=8"])))
+    part = load(TABLE, SLICE)
+    assert grid_size(part) == 72
+    inside = {**point, "training.learning_rate": 3e-3, "training.batch_size": 32}
+    inside |= {"training.loss": "v-l2", "diffusion.steps": 8}
+    settings = settings_at(whole, inside, 1)
+    assert settings_at(part, inside, 1) == settings and point_of(whole, settings) == inside
+    assert [track.ema for track in sampling_points(whole, settings)] == [0, 2000]
 
 
 def test_the_page_says_what_its_replays_say_and_replays_nothing_twice(laboratory, tmp_path):
