@@ -31,7 +31,7 @@ from diffsearch.scoring.metrics import score
 from diffsearch.space.axes import points_at
 from diffsearch.space.metric_names import parse
 from diffsearch.space.settings import RunSettings, SamplingPoint, as_json, later, to_value
-from diffsearch.store import Lease, LeaseLost, RunFolder, Store, evaluation_key
+from diffsearch.store import Lease, LeaseLost, RunFolder, RunRecords, Store, evaluation_key
 from diffsearch.training import checkpoint
 from diffsearch.training.loop import TrainingState, start, train
 from diffsearch.training.memory import resident_mb
@@ -115,13 +115,13 @@ class Scored:
 Item: TypeAlias = Trained | Sampled | Scored
 
 
-def stored_evaluation(folder: RunFolder, request: TrialRequest, epoch: int, point: SamplingPoint) -> Evaluation | None:
+def stored_evaluation(folder: RunRecords, request: TrialRequest, epoch: int, point: SamplingPoint) -> Evaluation | None:
     """The evaluation, if the store has it with every metric that is asked for."""
     found = folder.evaluations(request.measures).get(request.evaluation_key(epoch, point))
     return found if found is not None and set(request.metrics) <= set(found.scores) else None
 
 
-def missing(folder: RunFolder, request: TrialRequest) -> list[tuple[int, SamplingPoint]]:
+def missing(folder: RunRecords, request: TrialRequest) -> list[tuple[int, SamplingPoint]]:
     """(epoch, sampling point) pairs that the store can't answer."""
     known = folder.evaluations(request.measures)
     wanted = set(request.metrics)

@@ -15,6 +15,7 @@ from diffsearch.report.ranks import Winner, searched, winner
 from diffsearch.store import lease
 from diffsearch.store.lease import Holder
 from diffsearch.study.history import StudyFolder
+from diffsearch.study.ledger import FILE
 
 SHOWN = (State.FINISHED, State.STOPPED_EARLY, State.DIVERGED, State.FAILED, State.OUT_OF_MEMORY, State.KILLED)
 
@@ -98,7 +99,8 @@ class Standing:
         return f"epoch {last}" + (", being worked on" if worked else "")
 
     def _last(self) -> str:
-        seconds = time.time() - self.folder.ledger.path.stat().st_mtime if self.folder.ledger.path.exists() else 0.0
+        ledger = self.folder.path / FILE
+        seconds = time.time() - ledger.stat().st_mtime if ledger.exists() else 0.0
         return f"{clock(seconds)} ago" if seconds < 86_400 else f"{seconds / 86_400:.0f} days ago"
 
 

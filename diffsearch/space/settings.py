@@ -277,8 +277,13 @@ def told(record: Any) -> dict[str, Any]:
     return {f.name: value for f, value in values if not (f.metadata.get(LATER) and value == f.default)}
 
 
+_PLAIN = (str, int, float, bool, type(None))
+
+
 def to_plain(value: Any) -> Any:
     """Dataclasses, tuples and paths as JSON types; the inverse of each `from_json`."""
+    if type(value) in _PLAIN:
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return as_json(value)
     if isinstance(value, Mapping):

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Literal
 
 from diffsearch import registry
 from diffsearch.records import Outcome, State
-from diffsearch.search.stopping import Rule
-from diffsearch.store import RunFolder
+from diffsearch.search.stopping import Rule, Rung
+from diffsearch.store import RunRecords
 from diffsearch.study.journal import SearchJournal, Trial
 from diffsearch.study.ledger import Asked
 from diffsearch.study.proposals import Proposals
@@ -68,10 +68,13 @@ class Conductor:
         self.spec, self.store, self.ledger, self.requests = spec, requests.store, requests.ledger, requests
         self.sign = requests.scoring("search").sign
         self.proposals = Proposals(requests, journal, self.sign, image_shape, wall_s)
+        self._stored: Mapping[str, dict[int, float]] = {}  # as `_curves`, of other studies, for a rule that reads them
         self._rule: Rule | None = None  # None: somebody else's scheduler decides
         if spec.search.stopping.name in registry.stopping_rule:
             self._rule = registry.stopping_rule.build(spec.search.stopping.name, **spec.search.stopping.kwargs)
-        self._rungs: dict[int, dict[str, float]] = {}  # milestone → run key → best score of the search runs
+            if registry.stopping_rule.member(spec.search.stopping.name).traits.get("reads_store"):
+                self._stored = requests.stored_curves(self.sign)
+        self._curves: dict[str, dict[int, float]] = {}  # run key → milestone → best score, of the search runs
         self._ready: deque[Task] = deque()
         self._flying: dict[str, Task] = {}
         self._stage: Literal["search", "full", "finals"] = "search"
@@ -79,7 +82,7 @@ class Conductor:
         self.halted = False
         self.answered: Callable[[Asked, Outcome], object] = lambda asked, outcome: None  # told of what the store had
         self.stop_requests: set[str] = set()  # run keys, or beginnings of them, that a person wants stopped
-        self._recall_rungs()
+        self._recall_curves()
 
     # --- asked by the runner --------------------------------------------------------------------------------------
 
@@ -122,19 +125,25 @@ class Conductor:
         epoch, score = item.evaluation.epoch, self.earned(task, item)
         if not item.completes:
             return True
+        if task.trial is not None:
+            self._curves.setdefault(task.asked.run_key, {})[epoch] = score
         if epoch == task.asked.milestones[-1] or self.halted:
             return True
         if self._unwanted(task.asked):
             return False
-        return task.trial is None or not self._stops(task.asked.run_key, epoch, score)
+        return task.trial is None or not self._stops(task.asked, epoch)
 
     def earned(self, task: Task, item: Scored) -> float:
         """The objective, lower is better: of a run of the search the best sampling point so far at that milestone."""
-        scoring, evaluation = self.requests.scoring(task.asked.stage), item.evaluation
-        score = scoring.sign * evaluation.scores[scoring.objective].value
+        score = self.score(task, item)
         if task.trial is None:
             return score
-        return self.proposals.earn(task.trial, task.asked.run_key, evaluation.epoch, score)
+        return self.proposals.earn(task.trial, task.asked.run_key, item.evaluation.epoch, score)
+
+    def score(self, task: Task, item: Scored) -> float:
+        """The objective of an evaluation, by its stage's scoring, lower is better."""
+        scoring = self.requests.scoring(task.asked.stage)
+        return scoring.sign * item.evaluation.scores[scoring.objective].value
 
     def stop(self, task: Task, epoch: int) -> Outcome:
         """Stop a run at a milestone whose score it has earned: this study's decision, not the run's own end."""
@@ -215,7 +224,7 @@ class Conductor:
             del self._flying[task.id]
             self._ready.append(task)
 
-    def _ran_out(self, asked: Asked, folder: RunFolder) -> Outcome | None:
+    def _ran_out(self, asked: Asked, folder: RunRecords) -> Outcome | None:
         """A bad end that isn't tried again: the run diverged, or it failed in this study before by its own fault."""
         own = folder.outcome()
         if own is not None and own.details.get("epoch", 0) <= asked.milestones[-1]:
@@ -224,21 +233,24 @@ class Conductor:
         final = ended is not None and ended.state in NOT_RETRIED and not ended.by_machine
         return ended if final else None
 
-    def _stops(self, run: str, epoch: int, score: float) -> bool:
-        rung = self._rungs.setdefault(epoch, {})
-        others = [other for key, other in rung.items() if key != run]
-        rung[run] = score
-        return self._rule is not None and self._rule(score, others)
+    def _stops(self, asked: Asked, epoch: int) -> bool:
+        if self._rule is None:
+            return False
+        curve = self._curves[asked.run_key]
+        others = [other for key, other in self._curves.items() if key != asked.run_key]
+        stored = [other for key, other in self._stored.items() if key != asked.run_key and key not in self._curves]
+        until = {earned: curve[earned] for earned in sorted(curve) if earned <= epoch}
+        ahead = tuple(milestone for milestone in asked.milestones if milestone > epoch)
+        return self._rule(Rung(epoch, until, ahead, others, stored))
 
     def _settle(self, asked: Asked, trial: int | None, outcome: Outcome) -> None:
         self.ledger.end(asked, outcome)
         if not outcome.ok and asked.stage == "search":
-            for rung in self._rungs.values():
-                rung.pop(asked.run_key, None)
+            self._curves.pop(asked.run_key, None)
         if trial is not None:
             self.proposals.settle(trial, asked.run_key, outcome)
 
-    def _recall_rungs(self) -> None:
+    def _recall_curves(self) -> None:
         """What search runs of earlier sessions scored at each milestone, as they scored it then."""
         for asked in self.ledger.of(self.requests.asks):
             ended = self.ledger.end_of(asked)
@@ -246,7 +258,7 @@ class Conductor:
                 last = ended.details.get("epoch", asked.milestones[-1])
                 for epoch, score in self.requests.scores(asked, self.sign).items():
                     if epoch <= last:
-                        self._rungs.setdefault(epoch, {})[asked.run_key] = score
+                        self._curves.setdefault(asked.run_key, {})[epoch] = score
 
     # --- finalists ------------------------------------------------------------------------------------------------
 

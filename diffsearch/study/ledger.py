@@ -81,9 +81,9 @@ def unpack(plain: Any) -> Any:
 
 @dataclass
 class Ledger:
-    """The file, read once and kept in step with what is appended."""
+    """The file, read once and kept in step with what is appended; `path` None keeps it in memory alone."""
 
-    path: Path
+    path: Path | None
     asked: list[Asked] = field(default_factory=list)
     ended: dict[tuple[str, str, str], Outcome] = field(default_factory=dict)  # (asks, stage, run key) → last end
     attempts: dict[str, list[Outcome]] = field(default_factory=dict)  # run key → attempts that ended badly
@@ -93,7 +93,7 @@ class Ledger:
     @classmethod
     def open(cls, folder: Path) -> Ledger:
         ledger = cls(folder / FILE)
-        for line in read_lines(ledger.path):
+        for line in read_lines(folder / FILE):
             ledger._take(line)
         return ledger
 
@@ -147,8 +147,9 @@ class Ledger:
         self._counts: dict[str, int] = {}
 
     def _append(self, line: dict[str, Any]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        append_line(self.path, line)
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            append_line(self.path, line)
         self._take(line)
 
     def _take(self, line: Mapping[str, Any]) -> None:

@@ -8,10 +8,10 @@ from functools import cached_property
 
 from diffsearch.records import State
 from diffsearch.scoring.metrics import measure
-from diffsearch.space.axes import finalist_points, picked, searched_points, settings_at
+from diffsearch.space.axes import finalist_points, picked, points_at, searched_points, settings_at
 from diffsearch.space.metric_names import parse
 from diffsearch.space.settings import Point, StudySpec
-from diffsearch.store import Store, run_key
+from diffsearch.store import RunStore, run_key
 from diffsearch.study.identity import asks_hash, space_hash
 from diffsearch.study.ledger import Asked, Ledger, Stage
 from diffsearch.trial import TrialRequest, missing, stored_evaluation
@@ -41,14 +41,16 @@ class Requests:
         content: content hash of its data set.
         session: of this driver.
         environment: written into each run.json.
+        measured: metric → what it is measured with, where that is known without its extractor.
     """
 
     spec: StudySpec
-    store: Store
+    store: RunStore
     content: str
     ledger: Ledger
     session: str
     environment: Mapping[str, str]
+    measured: Mapping[str, str] | None = None
 
     @cached_property
     def space(self) -> str:
@@ -61,6 +63,8 @@ class Requests:
     @cached_property
     def measures(self) -> Mapping[str, str]:
         """Metric → what it is measured with. Raises MetricError where an extractor can't be had."""
+        if self.measured is not None:
+            return self.measured
         metrics = (*self.scoring("full").metrics, *self.scoring("search").metrics)
         return {metric: measure(parse(metric)) for metric in dict.fromkeys(metrics)}
 
@@ -155,6 +159,23 @@ class Requests:
                     score = sign * found.scores[objective].value
                     scores[epoch] = min(score, scores.get(epoch, score))
         return scores
+
+    def stored_curves(self, sign: float) -> dict[str, dict[int, float]]:
+        """Run key → milestone → objective times `sign`: every run in the store that was scored as this study scores.
+
+        Of whatever study and settings, on the same images, at these milestones, sampling points and sample count.
+        """
+        scoring, curves = self.scoring("search"), dict[str, dict[int, float]]()
+        for key, settings, folder in self.store.runs_on(self.content):
+            points = searched_points(self.spec, settings)
+            only = picked(self.spec, self.spec.milestones, len(points))
+            for found in folder.evaluations(self.measures).values():
+                wanted = found.epoch in self.spec.milestones and found.sampling in points_at(points, only, found.epoch)
+                if wanted and found.samples == scoring.samples and scoring.objective in found.scores:
+                    score = sign * found.scores[scoring.objective].value
+                    curve = curves.setdefault(key, {})
+                    curve[found.epoch] = min(score, curve.get(found.epoch, score))
+        return curves
 
     def stopped_before(self, asked: Asked) -> int | None:
         """The epoch at which this study stopped that run earlier, where milestones are as they were then."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from diffsearch.space.settings import Point, canonical
-from diffsearch.store import Lease, LeaseHeld
+from diffsearch.store import Lease, LeaseHeld, Store
 from diffsearch.study.ledger import Asked, Stage
 from diffsearch.study.requests import Requests
 from diffsearch.trial import stored_evaluation
@@ -105,14 +105,15 @@ def let_go(requests: Requests) -> None:
 
     A run that somebody else works on is left alone.
     """
-    if requests.spec.keep not in ("last", "best"):
+    store = requests.store
+    if requests.spec.keep not in ("last", "best") or not isinstance(store, Store):  # a replay has none to remove
         return
     order: dict[str, list[Candidate]] = {}
     for each in (*candidates(requests, "full"), *candidates(requests, "search")):  # one after the other, never mixed
         for asked in each.runs:
             order.setdefault(asked.run_key, []).append(each)
     for asked in requests.ledger.of(requests.asks):
-        folder = requests.store.run(asked.run_key)
+        folder = store.run(asked.run_key)
         kept = [epoch for epoch in folder.kept() if epoch in asked.milestones]
         if asked.stage != "search" or not kept:
             continue
