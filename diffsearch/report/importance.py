@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import optuna
 
 from diffsearch.records import StudyHistory
@@ -77,12 +78,12 @@ def importances(history: StudyHistory) -> Importances:
     shares = _fanova(space, targets, TREES)
     ordered = sorted(shares.items(), key=lambda pair: (-pair[1], pair[0]))
     chance = _chance(space, targets) if len(scores) <= MANY_RUNS else {}
-    drawn = _resampled(space, targets)
-    intervals = {path: _interval(shares[path], [found[path] for found in drawn]) for path in usable}
+    drawn = _around(shares, _resampled(space, targets))
     turned = {
-        (first, second): float(np.mean([found[second] >= found[first] for found in drawn]))
+        (first, second): float(np.mean(drawn[second] >= drawn[first]))
         for first, second in itertools.combinations([path for path, _ in ordered], 2)
     }
+    intervals = {path: _middle(values) for path, values in drawn.items()}
     return Importances(tuple(ordered), chance, len(scores), logarithmic, tuple(left_out), "", intervals, turned)
 
 
@@ -98,11 +99,16 @@ def _resampled(space: _Space, targets: Sequence[float]) -> list[dict[str, float]
     return found
 
 
-def _interval(share: float, drawn: Sequence[float]) -> tuple[float, float]:
-    """The middle 80 % of the bootstraps around the share itself: their own mean is drawn towards equal shares."""
-    cut = 1 if len(drawn) > FEW_RESAMPLED else 0
-    ordered, middle = sorted(drawn), math.fsum(drawn) / len(drawn)
-    return max(0.0, share + ordered[cut] - middle), min(1.0, share + ordered[-1 - cut] - middle)
+def _around(shares: dict[str, float], drawn: Sequence[dict[str, float]]) -> dict[str, npt.NDArray[np.float64]]:
+    """The bootstraps moved so that their mean is the share itself: by themselves they tend towards equal shares."""
+    found = {path: np.array([each[path] for each in drawn]) for path in shares}
+    return {path: np.clip(share + found[path] - found[path].mean(), 0.0, 1.0) for path, share in shares.items()}
+
+
+def _middle(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """80 % of them."""
+    cut, ordered = (1 if len(values) > FEW_RESAMPLED else 0), np.sort(values)
+    return float(ordered[cut]), float(ordered[-1 - cut])
 
 
 def _chance(space: _Space, targets: Sequence[float]) -> dict[str, float]:

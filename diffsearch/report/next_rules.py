@@ -70,7 +70,7 @@ class Evidence:
         )
 
     def apart(self, path: str) -> tuple[float, int] | None:
-        """Smallest p of Kruskal & Wallis' 1952 test of an axis' values, doubled for two epochs, and its epoch.
+        """Smallest p of Kruskal & Wallis' 1952 test of an axis' values, doubled for two, and its epoch.
 
         At the first milestone, where every run still is, and at the last; a run counts with its best sampling point.
         None where fewer than two values have two runs each at either.
@@ -88,8 +88,8 @@ class Evidence:
                     groups.setdefault(label[run.key], []).append(score)
             several = [scores for scores in groups.values() if len(scores) > 1]
             if len(several) > 1 and len({score for scores in several for score in scores}) > 1:
-                results.append((min(1.0, len(epochs) * float(stats.kruskal(*several).pvalue)), epoch))
-        return min(results, default=None)
+                results.append((float(stats.kruskal(*several).pvalue), epoch))
+        return min(((min(1.0, len(results) * p), epoch) for p, epoch in results), default=None)
 
     @property
     def point(self) -> dict[str, Any]:
@@ -167,8 +167,10 @@ def milestones(known: Evidence) -> Finding | None:
 def _last_step(
     history: StudyHistory, run: RunHistory, sampling: str, before: int, last: int
 ) -> list[tuple[float, float]]:
-    """(score before, score at the last milestone) of each seed of a point: sampled so by the finalists if they have both,
-    else sampled as the search does it best."""
+    """(score before, score at the last milestone) of each seed of a point.
+
+    Those of the finalists, sampled so, if they have both; else the search's, sampled as is best.
+    """
     for stage in STAGES:
         found = []
         for other, sheets in rankable(history, stage):

@@ -76,8 +76,8 @@ def what_to_try_next(history: StudyHistory, spec: StudySpec | None, importance: 
     if not found.text:
         return lines("## What to try next", found.words)
     how = (
-        f"As `{found.name}.yaml`, `diffsearch run {found.name}.yaml` begins it in the same store, which has the winner's "
-        f"run already. `diffsearch next {history.name}` prints it too. Each change says why in the line above it."
+        f"Each change says why in the line above it. `diffsearch next {history.name} -o {found.name}.yaml` writes the "
+        f"file, `diffsearch run {found.name}.yaml` begins it. What is in the store, as the winner's run, trains no more."
     )
     return lines("## What to try next", found.words, how, code(found.text, "yaml"))
 
