@@ -37,7 +37,7 @@ def extended(domain: Domain, best: Any) -> tuple[Domain, str] | None:
     ends = (new, domain.high) if down else (domain.low, new)
     if ends == (domain.low, domain.high):
         return None
-    wider: Domain = Integers(int(ends[0]), int(ends[1])) if whole else type(domain)(float(ends[0]), float(ends[1]))  # type: ignore[assignment]
+    wider = between(domain, *ends)
     side = "lowest" if down else "highest"
     return (
         wider,
@@ -87,3 +87,9 @@ def rounded(value: float, way: int, whole: bool) -> float:
     place = max(1.0, place) if whole else place
     turned = math.ceil(value / place - 1e-9) if way > 0 else math.floor(value / place + 1e-9)
     return float(f"{turned * place:.6g}")
+
+
+def between(domain: Domain, low: float, high: float) -> Domain:
+    """A range of the same kind."""
+    assert not isinstance(domain, Choices)
+    return Integers(int(low), int(high)) if isinstance(domain, Integers) else type(domain)(float(low), float(high))

@@ -15,7 +15,7 @@ import optuna
 
 from diffsearch.records import StudyHistory
 from diffsearch.report.axes import MAX_VALUES, is_numeric, show_value
-from diffsearch.report.ranks import best_sheet, rankable
+from diffsearch.report.ranks import best_sheet, point_key, rankable
 
 LEAST_RUNS = 10  # below that even a forest sees little but its own noise
 SHUFFLES = 9
@@ -78,7 +78,7 @@ def importances(history: StudyHistory) -> Importances:
     shares = _fanova(space, targets, TREES)
     ordered = sorted(shares.items(), key=lambda pair: (-pair[1], pair[0]))
     chance = _chance(space, targets) if len(scores) <= MANY_RUNS else {}
-    drawn = _around(shares, _resampled(space, targets))
+    drawn = _around(shares, _resampled(space, targets, [point_key(run) for run, _ in ranked]))
     turned = {
         (first, second): float(np.mean(drawn[second] >= drawn[first]))
         for first, second in itertools.combinations([path for path, _ in ordered], 2)
@@ -87,12 +87,12 @@ def importances(history: StudyHistory) -> Importances:
     return Importances(tuple(ordered), chance, len(scores), logarithmic, tuple(left_out), "", intervals, turned)
 
 
-def _resampled(space: _Space, targets: Sequence[float]) -> list[dict[str, float]]:
-    """Importances of studies that might have been: runs drawn with replacement, each time with another forest."""
-    random, found, count = np.random.default_rng(1), [], len(targets)
-    wanted = RESAMPLED if count <= MANY_RUNS else FEW_RESAMPLED
-    while len(found) < wanted:
-        places = random.integers(count, size=count).tolist()
+def _resampled(space: _Space, targets: Sequence[float], points: Sequence[str]) -> list[dict[str, float]]:
+    """Importances of studies that might have been: points drawn with all their seeds, each time with another forest."""
+    random, found = np.random.default_rng(1), list[dict[str, float]]()
+    seeds_of = [[i for i, point in enumerate(points) if point == each] for each in dict.fromkeys(points)]
+    while len(found) < (RESAMPLED if len(points) <= MANY_RUNS else FEW_RESAMPLED):
+        places = [i for place in random.integers(len(seeds_of), size=len(seeds_of)) for i in seeds_of[place]]
         if len({targets[i] for i in places}) > 1:
             drawn = [targets[i] for i in places]
             found.append(_fanova(space, drawn, RESAMPLED_TREES, seed=len(found) + 1, places=places))

@@ -19,7 +19,7 @@ from diffsearch.report.axes import axis_names, labels
 from diffsearch.report.figures import Drawn
 from diffsearch.report.importance import Importances
 from diffsearch.report.phrases import number, several
-from diffsearch.report.ranks import best_sheet, rankable, sign, winner
+from diffsearch.report.ranks import best_sheet, point_key, rankable, sign, winner
 
 MOST = 12  # values of an axis that have a row or column of their own; more are cut at their terciles
 WIDE = 7  # columns beyond which a cell has no room for its best score
@@ -35,9 +35,13 @@ Floats = npt.NDArray[np.float64]
 class Cell:
     """The runs with one value on either axis."""
 
-    scores: tuple[float, ...]  # each run's at the epoch that is compared, with its best sampling point
-    mean: float  # of them; geometric where all scores are positive
+    points: tuple[tuple[float, ...], ...]  # of each point its seeds' scores at the epoch, with the best sampling point
+    mean: float  # over all runs; geometric where all scores are positive
     best: float  # at any milestone
+
+    @property
+    def runs(self) -> int:
+        return sum(map(len, self.points))
 
 
 @dataclass(frozen=True)
@@ -75,19 +79,21 @@ def interaction(history: StudyHistory, found: Importances) -> Interaction | None
     rows, columns = values
     if len(rows) > len(columns):
         down, down_label, rows, across, across_label, columns = across, across_label, columns, down, down_label, rows
-    scores: dict[tuple[int, int], list[float]] = {}
+    scores: dict[tuple[int, int], dict[str, list[float]]] = {}
     sheets_of: dict[tuple[int, int], list[Evaluation]] = {}
     for run, sheets in ranked:
         place = rows.index(down_label[run.key]), columns.index(across_label[run.key])
         here = [sheet for sheet in sheets if sheet.epoch == epoch]
         if here:
-            scores.setdefault(place, []).append(best_sheet(history, here).scores[history.objective].value)
+            score = best_sheet(history, here).scores[history.objective].value
+            scores.setdefault(place, {}).setdefault(point_key(run), []).append(score)
             sheets_of.setdefault(place, []).extend(sheets)
-    logarithmic = all(score > 0 for kept in scores.values() for score in kept)
+    every = {place: [score for seeds in kept.values() for score in seeds] for place, kept in scores.items()}
+    logarithmic = all(score > 0 for kept in every.values() for score in kept)
     cells = {
         place: Cell(
-            tuple(kept),
-            math.exp(np.log(kept).mean()) if logarithmic else float(np.mean(kept)),
+            tuple(map(tuple, kept.values())),
+            _mean(every[place], logarithmic),
             best_sheet(history, sheets_of[place]).scores[history.objective].value,
         )
         for place, kept in sorted(scores.items())
@@ -101,16 +107,26 @@ def _in_order(label: Mapping[str, str], ranked: Sequence[Any]) -> list[Any]:
     return [run_of[key] for key in label if key in run_of]
 
 
+def _mean(scores: Sequence[float], logarithmic: bool) -> float:
+    return math.exp(np.log(scores).mean()) if logarithmic else float(np.mean(scores))
+
+
 def test(found: Interaction) -> Test:
     """Permutation test of the two axes' interaction, of the logarithms where scores are positive.
 
     The statistic is F: what cells' means differ by beyond an additive model, against the spread inside cells. Its null
     distribution permutes the additive model's residuals over all runs and adds them to its fit (Freedman & Lane 1983):
-    exact for equal spreads in the limit of many runs, whatever their distribution. Other axes vary inside cells and
-    count as spread, which makes it careful.
+    exact for equal spreads in the limit of many runs, whatever their distribution. Where cells have several points, a
+    point counts once with the mean of its seeds: other axes vary inside cells and count as spread. Where each cell has
+    one, its seeds are the spread.
     """
-    place = np.array([at for at, cell in found.cells.items() for _ in cell.scores])
-    scores = np.array([score for cell in found.cells.values() for score in cell.scores])
+    single = all(len(cell.points) == 1 for cell in found.cells.values())
+    units = {
+        at: cell.points[0] if single else [_mean(seeds, found.logarithmic) for seeds in cell.points]
+        for at, cell in found.cells.items()
+    }
+    place = np.array([at for at, scores in units.items() for _ in scores])
+    scores = np.array([score for scores in units.values() for score in scores])
     y = np.log(scores) if found.logarithmic else scores
     additive = _basis(
         np.hstack([place[:, :1] == np.arange(len(found.rows)), place[:, 1:] == np.arange(len(found.columns))])
@@ -142,7 +158,7 @@ def sentence(history: StudyHistory, found: Interaction) -> str:
     """What may be said of the two axes together, and what may not."""
     names = axis_names(history)
     down, across = names[found.down], names[found.across]
-    count = sum(len(cell.scores) for cell in found.cells.values())
+    count = sum(cell.runs for cell in found.cells.values())
     whole = len(found.rows) * len(found.columns)
     filled = f"{several(count, 'run')} at epoch {found.epoch} in {len(found.cells)} of {whole} cells"
     tested = test(found)
@@ -181,7 +197,9 @@ def heat_map(history: StudyHistory, found: Interaction) -> Drawn:
             level = float(shade(means[row, column])) if shade.vmin != shade.vmax else 0.5
             axes.add_patch(Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, facecolor=tint(level), linewidth=0))
             ink = "white" if level < 0.55 else style.INK
-            more = f"n {len(cell.scores)}" + ("" if narrow else f", best {number(cell.best)}")
+            more = f"n {cell.runs}"
+            if not narrow and number(cell.best) != number(cell.mean):
+                more += f", best {number(cell.best)}"
             axes.text(column, row - 0.12, number(cell.mean), color=ink, ha="center", va="center", fontsize=9 - narrow)
             axes.text(column, row + 0.24, more, color=ink, ha="center", va="center", fontsize=7 - 0.5 * narrow)
         _mark_winner(axes, history, found)
@@ -213,8 +231,8 @@ def _alt(history: StudyHistory, found: Interaction) -> str:
     (best, first), (worst, last) = means[0], means[-1]
     return (
         f"Heat map of {names[found.down]} against {names[found.across]}, {len(means)} cells with runs. Best: "
-        f"{found.rows[best[0]]} with {found.columns[best[1]]}, {number(first.mean)} (n {len(first.scores)}); worst: "
-        f"{found.rows[worst[0]]} with {found.columns[worst[1]]}, {number(last.mean)} (n {len(last.scores)})."
+        f"{found.rows[best[0]]} with {found.columns[best[1]]}, {number(first.mean)} (n {first.runs}); worst: "
+        f"{found.rows[worst[0]]} with {found.columns[worst[1]]}, {number(last.mean)} (n {last.runs})."
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from diffsearch.report import phrases
 from diffsearch.report.axes import show_value
-from diffsearch.report.extend import rounded
+from diffsearch.report.extend import between, rounded
 from diffsearch.report.next_rules import WRONG, Evidence, Finding, percent, sentence
 from diffsearch.report.phrases import number
 from diffsearch.report.ranks import ranking_order
@@ -117,6 +117,4 @@ def _shorter(known: Evidence, axis: Axis, domain: Domain, chosen: Sequence[float
     if not low < high or width > 0.8:
         return None
     why = f"{axis.name}: four fifths of the promising points and the best run lie in {percent(width)} of the range. "
-    return Finding(
-        axis.path, type(domain)(int(low) if whole else low, int(high) if whole else high), why + sentence(reason)
-    )  # type: ignore[arg-type]
+    return Finding(axis.path, between(domain, low, high), why + sentence(reason))

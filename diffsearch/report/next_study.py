@@ -14,7 +14,7 @@ from diffsearch.report.blocks import code, lines
 from diffsearch.report.importance import Importances, importances
 from diffsearch.report.next_region import region
 from diffsearch.report.next_rules import Evidence, Finding, edges, fixed, milestones
-from diffsearch.report.ranks import rankable, winner
+from diffsearch.report.ranks import point_key, rankable, winner
 from diffsearch.space.edit import Change, rewrite
 from diffsearch.space.lines import Problems, parse
 from diffsearch.space.load import loads
@@ -57,7 +57,7 @@ def next_study(history: StudyHistory, spec: StudySpec | None = None, found: Impo
     known = Evidence(history, spec, won, found or importances(history))
     inside = region(known)
     findings = _together(known, list(inside.findings))
-    if known.spec.search.algorithm.name == "sequential" and len(known.spec.axes) > 1:
+    if _one_at_a_time(known) and len(known.spec.axes) > 1:
         findings += list(_jointly(known))
     head = Change("name", name, _opening(known))
     changes = _possible(spec, head, [_change(spec, finding) for finding in findings])
@@ -77,14 +77,14 @@ def what_to_try_next(history: StudyHistory, spec: StudySpec | None, importance: 
         return lines("## What to try next", found.words)
     how = (
         f"Each change says why in the line above it. `diffsearch next {history.name} -o {found.name}.yaml` writes the "
-        f"file, `diffsearch run {found.name}.yaml` begins it. What is in the store, as the winner's run, trains no more."
+        f"file, `diffsearch run {found.name}.yaml` begins it. What the store has, as the winner's run, isn't run again."
     )
     return lines("## What to try next", found.words, how, code(found.text, "yaml"))
 
 
 def _together(known: Evidence, narrowed: list[Finding]) -> list[Finding]:
     """One finding an axis: fixed if it matters no longer, else its region, and the step beyond an edge on top of it."""
-    done = {finding.path: finding for finding in fixed(known)}
+    done = {} if _one_at_a_time(known) else {finding.path: finding for finding in fixed(known)}
     found = {finding.path: finding for finding in narrowed if finding.path not in done}
     domains: dict[str, Any] = {axis.path: axis.domain for axis in (*known.spec.axes, *known.spec.sampling_axes)}
     for edge in edges(known):
@@ -111,14 +111,20 @@ def _joined(whole: Any, inner: Any, wider: Any) -> Any:
     return type(whole)(low, high)
 
 
+def _one_at_a_time(known: Evidence) -> bool:
+    """Whether one axis was varied after the other, so that importances are those at one place."""
+    return known.spec.search.algorithm.name == "sequential"
+
+
 def _jointly(known: Evidence) -> Iterator[Finding]:
-    runs = sum(run.stage == "search" for run in known.history.runs)
+    tried = len({point_key(run) for run in known.history.runs if run.stage == "search"})
     why = (
-        "algorithm: sequential varied one axis at a time, so nothing is known of axes together; tpe varies all at once."
+        "algorithm: sequential varied one axis at a time, so nothing is known of axes together and none is fixed; tpe "
+        "varies all at once."
     )
     yield Finding("search.algorithm", Choice.of("tpe"), why)
     if known.spec.search.runs is None:
-        yield Finding("search.runs", runs, f"runs: as many as the study had, {runs:,}.")
+        yield Finding("search.runs", tried, f"runs: as many points as the study tried, {tried:,}.")
 
 
 def _opening(known: Evidence) -> str:

@@ -222,8 +222,9 @@ class _Column:
         value = None if absent else value_of(point[self.path])
         if self.scale is None:
             return [0.0 if absent else float(value == known) for known in self.values]
-        fits = not absent and is_numeric([value]) and (self.scale is float or value > 0)
-        return [(self.scale(float(value)) - self.low) / (self.high - self.low) if fits else _ABSENT]
+        if not isinstance(value, int | float) or (self.scale is math.log and value <= 0):
+            return [_ABSENT]
+        return [(self.scale(float(value)) - self.low) / (self.high - self.low)]
 
 
 def _forest() -> Any:

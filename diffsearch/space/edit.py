@@ -55,14 +55,14 @@ def comment(why: str, mark: str, indent: int = 0) -> str:
     """Lines of comment, the first one with the mark."""
     lead = " " * indent + "# "
     body = textwrap.wrap(
-        why,
+        why.replace(" %", "\0%"),
         WIDTH,
         initial_indent=f"{lead}{mark} ",
         subsequent_indent=lead + " " * (len(mark) + 1),
         break_long_words=False,
         break_on_hyphens=False,
     )
-    return "\n".join(body) + "\n"
+    return "\n".join(body).replace("\0", " ") + "\n"
 
 
 def body_of(node: yaml.Node | None) -> yaml.Node | None:
@@ -95,7 +95,7 @@ def _put(plain: dict[str, Any], parts: Sequence[str], value: Any) -> None:
     last = parts[-1]
     old = plain.get(last)
     word = held(old) if isinstance(old, dict) else None
-    plain[last] = value if word is None else {**old, word: value}
+    plain[last] = {**old, word: value} if isinstance(old, dict) and word else value
 
 
 def _edited(text: str, change: Change, mark: str) -> str:

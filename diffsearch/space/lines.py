@@ -149,8 +149,8 @@ def flow(plain: Any) -> str:
     return str(text).removesuffix("...\n").strip()
 
 
-def compose(text: str) -> yaml.Node:
-    """The document as PyYAML's nodes, which know where each value begins and ends.
+def compose(text: str) -> yaml.Node | None:
+    """The document as PyYAML's nodes, which know where each value begins and ends; None where it is empty.
 
     Raises:
         yaml.YAMLError: it isn't YAML.
