@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from diffsearch.data.datasets import ImageData
     from diffsearch.report.album import Album
+    from diffsearch.report.next_study import NextStudy
     from diffsearch.study.driver import Summary
     from diffsearch.study.observer import Observer
     from diffsearch.study.plan import Plan
@@ -167,6 +168,12 @@ class Study:
         if found is None:
             raise StoreError(f"study '{self.name}' has no score yet: `diffsearch run` it first.")
         return Best(self, found.run, found.sheet)
+
+    def next(self) -> NextStudy:
+        """The study to run after this one, as a file: `.text`, empty where the data supports none; see `.words`."""
+        from diffsearch.report.next_study import next_study
+
+        return next_study(self.history(from_store=True), self.spec)
 
     def report(
         self,
@@ -316,7 +323,8 @@ def write_report(
     )
     published = published or (_printed(studies[0]) if len(studies) == 1 else None)
     printed = load_published(published) if published else None
-    return markdown.write(histories, folder, pictures=pictures, published=printed)
+    spec = studies[0].spec if len(studies) == 1 else None
+    return markdown.write(histories, folder, pictures=pictures, published=printed, spec=spec)
 
 
 def _album(study: Study, history: StudyHistory, data: ImageData | None) -> Album:

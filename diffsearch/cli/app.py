@@ -29,7 +29,7 @@ from diffsearch.errors import DiffsearchError, StoreError
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 GROUPS = (
     ("Begin", ("init", "plan", "run")),
-    ("Look", ("status", "table", "best", "report", "sample", "demo", "ui")),
+    ("Look", ("status", "table", "best", "next", "report", "sample", "demo", "ui")),
     ("Manage", ("stop", "sync", "export", "archive", "gc")),
     ("Compare", ("replay",)),
     ("Machine", ("doctor", "data", "features", "schema")),

@@ -71,13 +71,13 @@ def axis_table(history: StudyHistory, axis: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
-def labels(history: StudyHistory, axis: str) -> dict[str, str]:
+def labels(history: StudyHistory, axis: str, most: int = MAX_VALUES) -> dict[str, str]:
     """Run key → the value's text, for each run of the search that has the axis; ascending where values are numbers.
 
-    More than MAX_VALUES different numbers are cut at their terciles and shown as ranges.
+    More than `most` different numbers are cut at their terciles and shown as ranges.
     """
     values = {run.key: run.point[axis] for run in history.runs if run.stage == "search" and axis in run.point}
-    if is_numeric(values.values()) and len(set(values.values())) > MAX_VALUES:
+    if is_numeric(values.values()) and len(set(values.values())) > most:
         numbers = np.array(sorted(values.values()), dtype=np.float64)
         bins = np.array_split(numbers, BINS)
         edges = [(float(part[0]), float(part[-1])) for part in bins]

@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from diffsearch.records import State, StudyHistory
-from diffsearch.report import claims, phrases, tables
+from diffsearch.report import claims, interaction, phrases, tables
 from diffsearch.report.axes import axis_names
 from diffsearch.report.blocks import Keep, lines, table
 from diffsearch.report.figures import importance_bars, parallel_coordinates
-from diffsearch.report.importance import Importances, importances
+from diffsearch.report.importance import Importances
 from diffsearch.report.phrases import bracket, maybe, number
 from diffsearch.report.ranks import rankable
 
 
-def what_mattered(history: StudyHistory, keep: Keep) -> str:
-    """Importances, and each axis value by value."""
-    found = importances(history)
+def what_mattered(history: StudyHistory, found: Importances, keep: Keep) -> str:
+    """Importances, the two strongest axes against each other, and each axis value by value."""
     names = axis_names(history)
     parts = ["## What mattered"]
     if found.reason:
@@ -24,11 +23,14 @@ def what_mattered(history: StudyHistory, keep: Keep) -> str:
     else:
         parts.append(
             f"Importances by fANOVA over the best scores of {phrases.several(found.runs, 'run')}. They say how much an "
-            "axis moved the score within this space, not which value is good." + _beyond_chance(found, names)
+            "axis moved the score within this space, not which value is good."
+            + _beyond_chance(found, names)
+            + _order(found, names)
         )
         parts.append(keep(importance_bars(history, found)))
     if found.left_out and not found.reason:
         parts.append(f"Left out, since not varied in every run: {phrases.listing([names[p] for p in found.left_out])}.")
+    parts.append(_together(history, found, keep))
     parts.append(keep(parallel_coordinates(history)))
     if history.milestones and rankable(history):
         stopped = any(run.outcome.state is State.STOPPED_EARLY for run in history.runs)
@@ -45,6 +47,25 @@ def _beyond_chance(found: Importances, names: dict[str, str]) -> str:
     if not beyond:
         return " None goes beyond what shuffled scores give: read nothing into their order."
     return f" Beyond what shuffled scores give: {phrases.listing(beyond)}."
+
+
+def _order(found: Importances, names: dict[str, str]) -> str:
+    """Whether the first axis leads, by the bootstraps."""
+    if not found.turned:
+        return ""
+    tied = [names[path] for path in found.unranked]
+    if tied:
+        return f" {phrases.listing(tied)} can't be ranked: other runs of the same space could turn their order."
+    first = found.shares[0][0]
+    most = max(share for pair, share in found.turned.items() if pair[0] == first)
+    return (
+        f" {names[first]} leads: no other axis passes it in more than {100 * most:.0f} % of the bootstraps of the runs."
+    )
+
+
+def _together(history: StudyHistory, found: Importances, keep: Keep) -> str:
+    pair = interaction.interaction(history, found)
+    return lines(keep(interaction.heat_map(history, pair)), interaction.sentence(history, pair)) if pair else ""
 
 
 def _how_to_read(history: StudyHistory, stopped: bool) -> str:

@@ -60,11 +60,12 @@ def loads(
     source_name: str = "study",
     overrides: Sequence[str] = (),
     *,
+    beside: Path | None = None,
     store: Path | None = None,
     precision: Callable[[], str] | None = None,
 ) -> StudySpec:
-    """As `load`, of text; relative paths are relative to the working directory."""
-    return _read(text, source_name, None, overrides, store, precision)
+    """As `load`, of text; relative paths are relative to the folder of `beside`, else to the working directory."""
+    return _read(text, source_name, beside, overrides, store, precision)
 
 
 def load_choice(family: str, name: str, options: Sequence[str] = ()) -> Choice:
