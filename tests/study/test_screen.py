@@ -6,10 +6,12 @@ import math
 import shutil
 
 import pytest
+from mlflow.tracking import MlflowClient
 
 from diffsearch.errors import ConfigError
 from diffsearch.records import Outcome, State
 from diffsearch.report.ranks import winner
+from diffsearch.study import tracking
 from diffsearch.study.history import StudyFolder
 from diffsearch.study.identity import asks_hash
 
@@ -142,6 +144,18 @@ def test_a_failed_full_score_is_told_and_ranks_nothing(again):
     folder.ledger.end(full, Outcome(State.FAILED, "a bug"))
     run = next(run for run in copy.history().runs if run.key == full.run_key)
     assert run.outcome.ok and [attempt.reason for attempt in run.attempts] == ["a bug"]
+
+
+def test_mlflow_has_both_kinds_and_gives_the_same_history_back(finished, mlflow_database):
+    """Each under its name, in the child of the run that they are of."""
+    database = mlflow_database(finished.folder)
+    folder, uri = StudyFolder.open(finished.store, "tiny"), f"sqlite:///{database}"
+    assert tracking.sync(folder, uri) == 3
+    told, stored = tracking.read("tiny", uri), finished.history()
+    assert (told.runs, told.screen) == (stored.runs, stored.screen)
+    names = [set(child.data.metrics) for child in MlflowClient(uri).search_runs(["1"])]
+    search, full = "screen/kd-digits/ancestral  EMA off", "fd-digits/ancestral  EMA off"
+    assert [sum(name in each for each in names) for name in (search, full)] == [2, 2]  # a run has both, the finalist one
 
 
 # --- killed at any moment -------------------------------------------------------------------------------------------
