@@ -35,7 +35,8 @@ def test_plan_says_where_a_sweep_is_scored_and_what_each_choice_costs(cli: Cli, 
     sweep = ("--set", "sampling.ema=[0,100]", "--no-calibrate")
     finals = ("--set", "search.finalists={top: 1, repeats: 2}")
     text = " ".join(cli("plan", "study.yaml", *sweep, *finals, "--set", "sampling.at=auto").stdout.split())
-    assert "scored at every milestone (auto: a run's training is worth 1.2 k network calls, its sweep milestones 280" in text
+    assert "scored at every milestone (auto: a run's training is worth 1.2 k network calls, its sweep" in text
+    assert "its sweep milestones 280, last 140, finalists 0)" in text
     assert "calls of all sampling: milestones 1.7 k, last 1.4 k, finalists 1.1 k" in text
     told = json.loads(cli("plan", "study.yaml", *sweep, *finals, "--set", "sampling.at=last", "--json").stdout)
     assert (told["sweep"]["asked"], told["sweep"]["at"]) == ("last", "last")

@@ -155,7 +155,7 @@ def test_mlflow_has_both_kinds_and_gives_the_same_history_back(finished, mlflow_
     assert (told.runs, told.screen) == (stored.runs, stored.screen)
     names = [set(child.data.metrics) for child in MlflowClient(uri).search_runs(["1"])]
     search, full = "screen/kd-digits/ancestral  EMA off", "fd-digits/ancestral  EMA off"
-    assert [sum(name in each for each in names) for name in (search, full)] == [2, 2]  # a run has both, the finalist one
+    assert [sum(name in each for each in names) for name in (search, full)] == [2, 2]
 
 
 # --- killed at any moment -------------------------------------------------------------------------------------------
