@@ -1,4 +1,4 @@
-"""`python -m benchmarks [overhead|throughput|scoring ...]`: print each as a markdown table."""
+"""`python -m benchmarks [overhead|throughput|scoring|asks ...]`: print each as a markdown table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 
-NAMES = ("overhead", "throughput", "scoring")
+NAMES = ("overhead", "throughput", "scoring", "asks")
 
 
 def main() -> None:

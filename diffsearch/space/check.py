@@ -151,6 +151,8 @@ def _check_algorithm(spec: StudySpec, draft: Draft) -> None:
             if not isinstance(axis.domain, Choices):
                 message = f"{choice.name} goes through lists of values, and this is a range"
                 draft.problems.add(draft.place(axis.path), axis.path, message, "write a list of values")
+    else:
+        _check_options(spec, draft)
     domains = {axis.path: axis.domain.values for axis in spec.axes if isinstance(axis.domain, Choices)}
     known = {**domains, "training.epochs": spec.milestones}
     start = choice.kwargs.get(START) or {}
@@ -174,6 +176,23 @@ def _check_algorithm(spec: StudySpec, draft: Draft) -> None:
     left_out = [at for at in domains if order and at not in order]
     if left_out:
         draft.problems.add(draft.place(path), path, f"order leaves out {', '.join(left_out)}")
+
+
+def _check_options(spec: StudySpec, draft: Draft) -> None:
+    """That a sampler of ours can be built with its options, and gets beyond its first, random generation."""
+    choice, path = spec.search.algorithm, "search.algorithm"
+    try:
+        algorithm.build(choice.name, 0, spec.axes, **choice.kwargs)
+    except _BUILD_ERRORS as error:
+        draft.problems.add(draft.place(path), path, f"{choice.name}: {_one_line(error)}")
+        return
+    population = algorithm.member(choice.name).options().get("population_size")
+    if population is not None and spec.search.runs is not None:
+        size = choice.kwargs.get("population_size", population.default)
+        if spec.search.runs <= size:
+            message = f"{choice.name}'s first generation of {size} is random, and search.runs is {spec.search.runs}"
+            help = f"e.g. {{name: {choice.name}, population_size: {max(2, spec.search.runs // 4)}}}"
+            draft.problems.add(draft.place(path), path, message, help)
 
 
 def _check_runs(spec: StudySpec, draft: Draft) -> None:

@@ -23,7 +23,6 @@ from diffsearch.errors import StoreError
 from diffsearch.files import mend_tail
 from diffsearch.search import samplers
 from diffsearch.search.sequential import Proposal
-from diffsearch.space.axes import walk
 from diffsearch.space.settings import Axis, Choice, Point
 
 FILE = "journal.log"
@@ -64,6 +63,8 @@ class SearchJournal:
         seed: int,
     ) -> None:
         self._axes, self._fixed, self._algorithm, self._seed = tuple(axes), fixed, algorithm, seed
+        self._traits = samplers.traits(algorithm)
+        self._every_axis = bool(self._traits.get("every_axis"))
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         logging.getLogger("optuna").setLevel(logging.ERROR)
         path = folder / FILE
@@ -72,6 +73,7 @@ class SearchJournal:
         if self._is_half_asked():
             self._file.forget_last_trial()
             self._open(path, name)
+        self._genetic = samplers.genetic(algorithm, self._axes)
         self._grid: optuna.samplers.BaseSampler | None = None
         if algorithm.name == samplers.GRID:
             self._grid = samplers.build(algorithm, samplers.seed_of(seed, 0), self._axes)
@@ -90,9 +92,10 @@ class SearchJournal:
         last = self._study.get_trials(deepcopy=False)[-1:]
         if not last or last[0].state.is_finished() or FIXED in last[0].system_attrs:
             return False
-        known = samplers.from_params(self._axes, last[0].params)
+        if self._every_axis:
+            return any(axis.path not in last[0].params for axis in self._axes)
         try:
-            walk(self._axes, self._fixed, lambda axis: known[axis.path])
+            samplers.from_params(self._axes, self._fixed, last[0].params)
         except KeyError:
             return True
         return False
@@ -104,14 +107,17 @@ class SearchJournal:
         """A point from the sampler."""
         self._study.sampler = self._sampler(len(self._study.get_trials(deepcopy=False)))
         trial = self._study.ask()
-        point = samplers.suggest_point(trial, self._axes, self._fixed)
+        point = samplers.suggest_point(trial, self._axes, self._fixed, self._every_axis)
         self._file.flush()
         return Trial(trial.number, Proposal(point), None, finished=False, warm=False)
 
     def ask_for(self, proposal: Proposal) -> Trial:
         """Record a point that was chosen elsewhere as asked for now."""
-        self._study.enqueue_trial(samplers.to_params(self._axes, proposal.point), {EPOCHS: proposal.epochs})
-        trial = self._study.ask(samplers.distributions(self._axes, proposal.point))
+        full = self._full(proposal.point)
+        self._study.enqueue_trial(samplers.to_params(self._axes, full), {EPOCHS: proposal.epochs})
+        trial = self._study.ask(samplers.distributions(self._axes, full))
+        if self._genetic is not None:
+            self._genetic.get_trial_generation(self._study, trial._cached_frozen_trial)
         self._file.flush()
         return Trial(trial.number, proposal, None, finished=False, warm=False)
 
@@ -125,7 +131,7 @@ class SearchJournal:
             for epoch, score in sorted(scores.items()):
                 if epoch not in told:
                     trial.report(score, epoch)
-            if stopped:
+            if stopped and not self._traits.get("ignores_pruned"):
                 self._study.tell(number, state=TrialState.PRUNED)
             else:
                 self._study.tell(number, min(scores.values()))
@@ -142,13 +148,15 @@ class SearchJournal:
 
     def take_over(self, point: Point, scores: Mapping[int, float]) -> None:
         """Add what an earlier space of this study found out, as history."""
+        full = self._full(point)
         self._study.add_trial(
             optuna.create_trial(
-                params=samplers.to_params(self._axes, point),
-                distributions=samplers.distributions(self._axes, point),
+                params=samplers.to_params(self._axes, full),
+                distributions=samplers.distributions(self._axes, full),
                 value=min(scores.values()),
                 intermediate_values=dict(scores),
                 user_attrs={WARM: True},
+                system_attrs={self._genetic._get_generation_key(): 0} if self._genetic is not None else {},
             )
         )
 
@@ -160,23 +168,27 @@ class SearchJournal:
         """Of one trial. A grid is the same for every trial: its points are numbered in their shuffled order."""
         return samplers.build(self._algorithm, samplers.seed_of(self._seed, 0 if self._grid else number), self._axes)
 
+    def _full(self, point: Point) -> Point:
+        return samplers.on_every_axis(self._axes, point) if self._every_axis else point
+
     def _id(self, number: int) -> int:
         return int(self._study.get_trials(deepcopy=False)[number]._trial_id)
 
     def _point_of(self, frozen: FrozenTrial) -> Point:
         """The point of a trial that a dead driver left; of one chosen elsewhere, what was not noted is noted now."""
         if FIXED not in frozen.system_attrs:
-            return samplers.from_params(self._axes, frozen.params)
+            return samplers.from_params(self._axes, self._fixed, frozen.params)
         if frozen.state == TrialState.WAITING:
             self._study._storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
-        point = samplers.suggest_point(optuna.Trial(self._study, frozen._trial_id), self._axes, self._fixed)
+        trial = optuna.Trial(self._study, frozen._trial_id)
+        point = samplers.suggest_point(trial, self._axes, self._fixed, self._every_axis)
         self._file.flush()
         return point
 
     def _trial(self, frozen: FrozenTrial) -> Trial:
         failed = frozen.state == TrialState.FAIL
         finished = frozen.state.is_finished()
-        point = samplers.from_params(self._axes, frozen.params) if finished else self._point_of(frozen)
+        point = samplers.from_params(self._axes, self._fixed, frozen.params) if finished else self._point_of(frozen)
         return Trial(
             number=frozen.number,
             proposal=Proposal(point, frozen.user_attrs.get(EPOCHS)),
