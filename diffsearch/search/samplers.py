@@ -51,15 +51,19 @@ def tpe_sampler(
     options: dict[str, Any] = {"n_startup_trials": startup_trials, "seed": seed, "constant_liar": True}
     if multivariate:
         options |= {"multivariate": True, "group": True}
-    return optuna.samplers.TPESampler(**options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(**options)
 
 
 @algorithm.register("gp", finite=False, several=True, every_axis=True, ignores_pruned=True)
 def gp_sampler(
     seed: int, axes: Sequence[Axis], *, startup_trials: int = 10, noiseless: bool = False
 ) -> optuna.samplers.BaseSampler:
-    """Bayesian optimisation with a Gaussian process, Matérn 5/2 with a length scale an axis, by log expected improvement
-    (Ament et al. 2023); of the hypervolume with several objectives; times the chance that constraints hold.
+    """Bayesian optimisation by log expected improvement (Ament et al. 2023) under a Gaussian process, Matérn 5/2.
+
+    With several objectives a process each, and the improvement is the hypervolume's; constraints have processes too,
+    and weigh it by the chance that they hold.
 
     Fitted anew at each proposal, from the same starting values: a proposal depends on the history and the seed alone.
     The fit grows with the cube of the history and takes place in the driver (see docs/algorithms.md for what it takes).

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ def check(spec: StudySpec, draft: Draft) -> None:
         (_check_models, ("data", "model", "diffusion.steps")),
         (check_needs, ()),
         (_check_stopping, ("search.stopping", "training.epochs")),
+        (_check_wishes, ("search.algorithm", "search.warm_start")),
         (_check_algorithm, ("search.algorithm", "model", "diffusion", "training")),
         (_check_runs, ("search.runs", "search.finalists.top", "model", "diffusion", "training", "budget")),
         (check_tracks, ("sampling.ema", "training.ema_half_life", "search.finalists.sampling")),
@@ -176,6 +178,23 @@ def _check_algorithm(spec: StudySpec, draft: Draft) -> None:
     left_out = [at for at in domains if order and at not in order]
     if left_out:
         draft.problems.add(draft.place(path), path, f"order leaves out {', '.join(left_out)}")
+
+
+def _check_wishes(spec: StudySpec, draft: Draft) -> None:
+    """Points to begin with, and history, need an algorithm that takes them; another store must be there."""
+    search = spec.search
+    if search.algorithm.name == "sequential":
+        for key, given, help in (
+            ("enqueue", search.enqueue, "say where it begins: algorithm: {name: sequential, start: {...}}"),
+            ("warm_start", search.warm_start, "leave it out: what this store has is read in any case"),
+        ):
+            if given:
+                message = "sequential asks for its own points, one axis after the other"
+                draft.problems.add(draft.place(f"search.{key}"), f"search.{key}", message, help)
+    for source in search.warm_start:
+        if Path(source).is_absolute() and not (Path(source) / "runs").is_dir():
+            message, help = f"{source} is no store", "name a folder that holds runs, or a study of this store"
+            draft.problems.add(draft.place("search.warm_start"), "search.warm_start", message, help)
 
 
 def _check_options(spec: StudySpec, draft: Draft) -> None:
