@@ -380,10 +380,11 @@ def trainable(path: Path | str, overrides: Sequence[str] = (), *, store: Path | 
     from diffsearch.study.runner import study_trainable
 
     study = load(path, overrides, store=store)
-    content = load_data(member_at(study.spec.fixed, "data")).content
+    data = load_data(member_at(study.spec.fixed, "data"))
     ledger = Ledger(study.store.study(study.name))  # nothing is written to it: no study asks here
     session = uuid.uuid4().hex[:12]
-    return study_trainable(Requests(study.spec, study.store, content, ledger, session, environment()))
+    asked = (study.spec, study.store, data.content, ledger, session, environment(), data.image_shape)
+    return study_trainable(Requests(*asked, len(data.classes)))
 
 
 __all__ = ["Best", "State", "Study", "load", "open_study", "trainable", "write_report"]

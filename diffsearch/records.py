@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal
 
-from diffsearch.space.settings import RunSettings, SamplingPoint, as_json, to_value
+from diffsearch.space.settings import Constraint, RunSettings, SamplingPoint, as_json, later, to_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,7 @@ class State(str, Enum):
     FAILED = "failed"  # a bug or bad input; not retried
     OUT_OF_MEMORY = "out of memory"
     KILLED = "killed"
+    INFEASIBLE = "infeasible"  # a constraint refuses the run before it is trained
 
     def __str__(self) -> str:
         return self.value
@@ -119,6 +120,7 @@ class RunHistory:
     reused_evaluations: int
     attempts: tuple[Outcome, ...] = ()  # attempts that ended badly before this outcome, oldest first
     environment: Mapping[str, str] = field(default_factory=dict)
+    parameters: int | None = later(None)  # where the study trades them off or bounds them
 
     def to_json(self) -> dict[str, Any]:
         return as_json(self)
@@ -166,6 +168,8 @@ class StudyHistory:
     train_images: int
     read_from: str  # "MLflow (sqlite:///...)" or "the store (...)"
     facts: Mapping[str, str] = field(default_factory=dict)  # versions, device, git sha, content hashes
+    objectives: tuple[str, ...] = ()  # metrics and costs that the study trades off; () where it has one objective
+    constraints: tuple[Constraint, ...] = ()
 
 
 def _outcome(plain: Mapping[str, Any]) -> Outcome:

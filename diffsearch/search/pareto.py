@@ -20,6 +20,11 @@ DECADE = 10.0
 MARGIN = 0.1  # of the reference point beyond the worst value, so that the ends of a front have volume too
 
 
+def array(rows: Sequence[Sequence[float]], columns: int = 0) -> Floats:
+    """(n, m), also where there is no row."""
+    return np.asarray(rows, dtype=np.float64).reshape(len(rows), -1 if len(rows) else columns)
+
+
 def ranks(values: Floats) -> npt.NDArray[np.int64]:
     """Non-domination rank of each row (Deb et al. 2002): 0 on the front, 1 on the front of the rest, and so on: (n,).
 
@@ -43,7 +48,7 @@ def front(values: Floats) -> npt.NDArray[np.int64]:
 
 
 def on_axes(values: Floats) -> Floats:
-    """Each objective as its place on an axis: 0 at its least value, 1 at its greatest; 0 where all are equal: (n, m)."""
+    """Each objective as places on an axis: (n, m), 0 at the least value, 1 at the greatest; 0 where there is but one."""
     columns = []
     for column in values.T:
         scaled = np.log(column) if has_decades(column) else column

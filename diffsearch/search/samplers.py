@@ -15,6 +15,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
+import random
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -206,6 +208,19 @@ def _suggest(trial: optuna.Trial, axis: Axis) -> Any:
             return trial.suggest_float(axis.path, low, high, log=True)
         case Integers(low, high):
             return trial.suggest_int(axis.path, low, high)
+
+
+def draw(axis: Axis, rng: random.Random) -> Any:
+    """A value of an axis, uniform over its list, its range or the logarithm of its range."""
+    match axis.domain:
+        case Choices(values):
+            return rng.choice(values)
+        case Uniform(low, high):
+            return rng.uniform(low, high)
+        case LogUniform(low, high):
+            return min(high, max(low, math.exp(rng.uniform(math.log(low), math.log(high)))))
+        case Integers(low, high):
+            return rng.randint(low, high)
 
 
 def distributions(axes: Sequence[Axis], point: Point) -> dict[str, optuna.distributions.BaseDistribution]:

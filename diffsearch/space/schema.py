@@ -284,8 +284,8 @@ class Search(Section):
     )
     warm_start: Paths = Field(
         (),
-        description="Studies of this store by their names, and folders of other stores: what they scored alike is known to "
-        "the algorithm and costs no run.",
+        description="Studies of this store by their names, and folders of other stores: what they scored alike is "
+        "known to the algorithm and costs no run.",
     )
 
 

@@ -213,7 +213,7 @@ class Constraint:
         return share if self.holds(value) else max(share, 1e-9)
 
     def __str__(self) -> str:
-        return f"{self.quantity} {self.relation} {self.bound:,.15g}"
+        return f"{self.quantity} {self.relation} {self.bound:.15g}"
 
 
 @dataclass(frozen=True, slots=True)

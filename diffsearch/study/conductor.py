@@ -7,6 +7,7 @@ The runner drives it with Ray Tune; tests drive it in-process; both get the same
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,8 +16,10 @@ from typing import Literal
 
 from diffsearch import registry
 from diffsearch.records import Outcome, State
+from diffsearch.search import pareto
 from diffsearch.search.stopping import Rule
 from diffsearch.space.metric_names import parse
+from diffsearch.space.settings import Point
 from diffsearch.store import RunFolder
 from diffsearch.study.journal import SearchJournal, Trial
 from diffsearch.study.ledger import Asked
@@ -72,6 +75,8 @@ class Conductor:
         if spec.search.stopping.name in registry.stopping_rule:
             self._rule = registry.stopping_rule.build(spec.search.stopping.name, **spec.search.stopping.kwargs)
         self._rungs: dict[int, dict[str, float]] = {}  # milestone → run key → best score of the search runs
+        self._fronts: dict[int, dict[str, list[tuple[float, ...]]]] = {}  # the same with several objectives
+        self._broken: dict[str, str] = {}  # run key → why it can't be feasible any more
         self._ready: deque[Task] = deque()
         self._flying: dict[str, Task] = {}
         self._stage: Literal["search", "finals"] = "search"
@@ -116,14 +121,20 @@ class Conductor:
             return True
         epoch, score = item.evaluation.epoch, self.score(item)
         if task.trial is not None:
-            score = self.proposals.earn(task.trial, task.asked.run_key, epoch, score)
+            earned = self.requests.earned(task.asked, item.evaluation)
+            score = self.proposals.earn(task.trial, task.asked.run_key, epoch, score, earned)
         if not item.completes:
             return True
         if epoch == task.asked.milestones[-1] or self.halted:
             return True
         if self._unwanted(task.asked):
             return False
-        return task.trial is None or not self._stops(task.asked.run_key, epoch, score)
+        if task.trial is None:
+            return True
+        self._broken[task.asked.run_key] = self.requests.broken(task.asked, item.evaluation)
+        if self._broken[task.asked.run_key] or self.requests.judge.several:
+            return not self._broken[task.asked.run_key] and not self._stops_among(task, epoch)
+        return not self._stops(task.asked.run_key, epoch, score)
 
     def score(self, item: Scored) -> float:
         """The objective of an evaluation, lower is better."""
@@ -132,7 +143,8 @@ class Conductor:
     def stop(self, task: Task, epoch: int) -> Outcome:
         """Stop a run at a milestone whose score it has earned: this study's decision, not the run's own end."""
         details = {"epoch": epoch, "milestones": list(task.wanted)}
-        reason = "by hand" if self._unwanted(task.asked) else str(self.spec.search.stopping)
+        rule = self._broken.get(task.asked.run_key) or str(self.spec.search.stopping)
+        reason = "by hand" if self._unwanted(task.asked) else rule
         return self.ended(task, Outcome(State.STOPPED_EARLY, f"{reason} after epoch {epoch}", details))
 
     def ended(self, task: Task, outcome: Outcome) -> Outcome:
@@ -219,14 +231,29 @@ class Conductor:
     def _stops(self, run: str, epoch: int, score: float) -> bool:
         rung = self._rungs.setdefault(epoch, {})
         others = [other for key, other in rung.items() if key != run]
-        rung[run] = score
+        if score < math.inf:
+            rung[run] = score
         return self._rule is not None and self._rule(score, others)
+
+    def _stops_among(self, task: Task, epoch: int) -> bool:
+        """Whether the rule stops a run by its place among those at this milestone, as MO-ASHA ranks them."""
+        assert task.trial is not None
+        rung, run = self._fronts.setdefault(epoch, {}), task.asked.run_key
+        own = [earned for earned in self.proposals.earned_at(task.trial, run, epoch) if earned.feasible]
+        rung.pop(run, None)
+        if self._rule is None or not own:
+            return self._rule is not None and self._rule(math.inf, [float(place) for place in range(len(rung))])
+        rung[run] = [earned.values for earned in own]
+        places = pareto.places_of_runs([pareto.array(values) for values in rung.values()])
+        return self._rule(float(places[-1]), [float(place) for place in places[:-1]])
 
     def _settle(self, asked: Asked, trial: int | None, outcome: Outcome) -> None:
         self.ledger.end(asked, outcome)
         if not outcome.ok:
             for rung in self._rungs.values():
                 rung.pop(asked.run_key, None)
+            for front in self._fronts.values():
+                front.pop(asked.run_key, None)
         if trial is not None:
             self.proposals.settle(trial, asked.run_key, outcome)
 
@@ -239,15 +266,25 @@ class Conductor:
                 for epoch, score in self.requests.scores(asked, self.sign).items():
                     if epoch <= last:
                         self._rungs.setdefault(epoch, {})[asked.run_key] = score
+                for sheet in self.requests.sheets(asked) if self.requests.judge.several else ():
+                    earned = self.requests.earned(asked, sheet)
+                    if earned is not None and earned.feasible and sheet.epoch <= last:
+                        rung = self._fronts.setdefault(sheet.epoch, {})
+                        rung.setdefault(asked.run_key, []).append(earned.values)
 
     # --- finalists ------------------------------------------------------------------------------------------------
 
     def _ask_finalists(self) -> None:
         """Repeat the best configurations over fresh seeds, up to the epoch where each earned its score."""
         finals = self.spec.search.finalists
-        for point, epoch in self.proposals.best(finals.top):
+        chosen: list[tuple[Point, tuple[int, ...], tuple[str, ...]]] = []
+        if self.requests.judge.several:
+            chosen += self.proposals.front(finals.top)
+        else:
+            chosen += [(point, (epoch,), ()) for point, epoch in self.proposals.best(finals.top)]
+        for point, epochs, sampled in chosen:
             for repeat in range(finals.repeats):
-                self._ask(self.requests.finalist(point, repeat, epoch), None)
+                self._ask(self.requests.finalist(point, repeat, epochs, () if finals.sampling else sampled), None)
 
     def _task(self, asked: Asked, trial: int | None, wanted: tuple[int, ...], alone: bool = False) -> Task:
         self._ids += 1

@@ -14,7 +14,8 @@ from typing import Any
 from diffsearch.errors import StoreError
 from diffsearch.files import replace_file
 from diffsearch.records import Bounds, Outcome, RunHistory, State, StudyHistory
-from diffsearch.space.settings import as_json, to_plain, to_value
+from diffsearch.space.quantities import parse_constraint
+from diffsearch.space.settings import as_json, later, to_plain, to_value
 from diffsearch.store import RunFolder, Store, evaluation_key
 from diffsearch.study.ledger import Asked, Ledger
 
@@ -42,6 +43,8 @@ class Header:
     measures: Mapping[str, str]
     facts: Mapping[str, str]
     bounds: tuple[Bounds, ...] = ()
+    objectives: tuple[str, ...] = later(())
+    constraints: tuple[str, ...] = later(())  # as a study file spells them
 
     def write(self, folder: Path) -> None:
         replace_file(folder / HEADER, json.dumps(as_json(self), indent=1, sort_keys=True).encode())
@@ -108,6 +111,7 @@ class StudyFolder:
             reused_evaluations=asked.reused_evaluations,
             attempts=tuple(self.ledger.attempts.get(asked.run_key, ())),
             environment=folder.header().get("environment", {}),
+            parameters=asked.parameters,
         )
 
     def _evaluations(self, folder: RunFolder, asked: Asked) -> Iterable[Any]:
@@ -145,4 +149,6 @@ def assemble(header: Header, runs: Iterable[RunHistory], wall_s: float, sessions
         train_images=header.train_images,
         read_from=read_from,
         facts=header.facts,
+        objectives=header.objectives,
+        constraints=tuple(c for c in map(parse_constraint, header.constraints) if c is not None),
     )

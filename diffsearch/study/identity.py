@@ -33,6 +33,8 @@ def asks_hash(spec: StudySpec, data_content: str) -> str:
         "repeats": spec.repeats,
         "algorithm": spec.search.algorithm if spec.search.algorithm.name == "sequential" else "",
     }
+    if spec.search.constraints:
+        what["constraints"] = spec.search.constraints
     return _hash(what)
 
 

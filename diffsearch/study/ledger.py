@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from diffsearch.files import append_line, read_lines
 from diffsearch.records import Outcome, State
-from diffsearch.space.settings import Choice, Point, RunSettings, SamplingPoint, as_json, to_plain, to_value
+from diffsearch.space.settings import Choice, Point, RunSettings, SamplingPoint, as_json, later, to_plain, to_value
 
 FILE = "ledger.jsonl"
 
@@ -41,6 +41,7 @@ class Asked:
     noise_seed: int
     reused_epochs: int
     reused_evaluations: int
+    parameters: int | None = later(None)  # of the network, where the study trades them off or bounds them
 
     def to_json(self) -> dict[str, Any]:
         return {**as_json(self), "point": {path: to_plain(value) for path, value in self.point.items()}}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from diffsearch.data.datasets import ImageData
 from diffsearch.files import replace_file
-from diffsearch.records import Bounds, Outcome
+from diffsearch.records import Bounds, Outcome, State
 from diffsearch.scoring.bounds import bounds
 from diffsearch.space.axes import grid_size
 from diffsearch.space.metric_names import parse
@@ -59,9 +59,19 @@ class Session:
             self.spec.fixed,
             self.spec.search.algorithm,
             self.spec.seed,
+            max(1, len(self.spec.evaluation.objectives)),
         )
         wall_before = self.ledger.wall_s
-        requests = Requests(self.spec, self.store, self.data.content, self.ledger, self.id, environment())
+        requests = Requests(
+            self.spec,
+            self.store,
+            self.data.content,
+            self.ledger,
+            self.id,
+            environment(),
+            self.data.image_shape,
+            len(self.data.classes),
+        )
         self.header = self._header(requests)
         replace_file(self.path / "study.yaml", self.spec.text.encode())
         self.header.write(self.path)
@@ -131,7 +141,7 @@ class Session:
     def _recall_progress(self) -> None:
         for asked in self.ledger.of(self.conductor.requests.asks):
             outcome = self.ledger.end_of(asked)
-            if outcome is not None and not outcome.by_machine:
+            if outcome is not None and not outcome.by_machine and outcome.state is not State.INFEASIBLE:
                 self._answered(asked, outcome)
 
     def _answered(self, asked: Asked, outcome: Outcome) -> None:
@@ -170,5 +180,7 @@ class Session:
             asks=requests.asks,
             extensions=dict(spec.extensions),
             measures=requests.measures,
+            objectives=spec.evaluation.objectives,
+            constraints=tuple(map(str, spec.search.constraints)),
             facts={**environment(), **hashes, "data": f"{self.data.name} {self.data.content}", "seed": str(spec.seed)},
         )
