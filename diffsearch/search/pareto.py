@@ -48,7 +48,7 @@ def front(values: Floats) -> npt.NDArray[np.int64]:
 
 
 def on_axes(values: Floats) -> Floats:
-    """Each objective as places on an axis: (n, m), 0 at the least value, 1 at the greatest; 0 where there is but one."""
+    """Each objective as places on an axis: (n, m), 0 at the least value, 1 at the greatest; 0 where it has one."""
     columns = []
     for column in values.T:
         scaled = np.log(column) if has_decades(column) else column

@@ -192,6 +192,9 @@ def _check_wishes(spec: StudySpec, draft: Draft) -> None:
                 message = "sequential asks for its own points, one axis after the other"
                 draft.problems.add(draft.place(f"search.{key}"), f"search.{key}", message, help)
     for source in search.warm_start:
+        if source == spec.name:
+            message = f"{source} is this study itself, which remembers what it did in any case"
+            draft.problems.add(draft.place("search.warm_start"), "search.warm_start", message)
         if Path(source).is_absolute() and not (Path(source) / "runs").is_dir():
             message, help = f"{source} is no store", "name a folder that holds runs, or a study of this store"
             draft.problems.add(draft.place("search.warm_start"), "search.warm_start", message, help)
