@@ -16,7 +16,7 @@ from diffsearch.store import lease
 from diffsearch.store.lease import Holder
 from diffsearch.study.history import StudyFolder
 
-SHOWN = (State.FINISHED, State.STOPPED_EARLY, State.DIVERGED, State.FAILED, State.OUT_OF_MEMORY, State.KILLED)
+SHOWN = tuple(state for state in State if state is not State.RUNNING)
 
 
 @dataclass(frozen=True)

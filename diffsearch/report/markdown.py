@@ -12,7 +12,7 @@ import pandas as pd
 
 from diffsearch.files import replace_file
 from diffsearch.records import StudyHistory
-from diffsearch.report import comparison, in_pictures, mattered, sections, tables
+from diffsearch.report import comparison, fronts, in_pictures, mattered, sections, tables
 from diffsearch.report.album import Album
 from diffsearch.report.blocks import lines, picture
 from diffsearch.report.figures import Drawn
@@ -88,10 +88,11 @@ def _study(history: StudyHistory, pictures: Pictures, published: Published | Non
         sections.opening(history),
         sections.winner(history, yaml, _samples(history, pictures), shelf.keep),
         in_pictures.in_pictures(history, _real(history, pictures), pictures.album, shelf.keep),
+        fronts.trade_off(history, shelf.keep),
         mattered.what_mattered(history, shelf.keep),
         published_and_measured(history, published, shelf.keep) if published else "",
         sections.how_it_went(history, shelf.keep),
-        sections.finalists(history, shelf.keep),
+        "" if history.objectives else sections.finalists(history, shelf.keep),
         sections.all_evaluations(history, CSV),
         sections.what_it_cost(history),
         sections.what_went_wrong(history),
@@ -106,8 +107,9 @@ def _short_study(history: StudyHistory, pictures: Pictures, shelf: _Shelf) -> st
     body = lines(
         sections.opening(history),
         sections.winner(history, yaml, _samples(history, pictures), shelf.keep),
+        fronts.trade_off(history, shelf.keep),
         sections.how_it_went(history, shelf.keep),
-        sections.finalists(history, shelf.keep),
+        "" if history.objectives else sections.finalists(history, shelf.keep),
         sections.what_it_cost(history),
         sections.what_went_wrong(history),
         sections.to_repeat(history),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from diffsearch.records import RunHistory, State, StudyHistory
-from diffsearch.report import phrases, tables
+from diffsearch.report import fronts, phrases, tables
 from diffsearch.report.axes import axis_names, show_value
 from diffsearch.report.blocks import Keep, code, fold, lines, table
 from diffsearch.report.curves import learning_curves
@@ -21,7 +21,8 @@ def opening(history: StudyHistory) -> str:
     return lines(
         phrases.unfinished_sentence(history),
         phrases.asked_sentence(history),
-        phrases.won_sentence(history),
+        fronts.front_sentence(history) if history.objectives else phrases.won_sentence(history),
+        fronts.constraint_sentences(history),
         phrases.cost_sentence(history),
     )
 
@@ -120,7 +121,7 @@ def all_evaluations(history: StudyHistory, csv: str) -> str:
     rows = [
         [
             row["run"],
-            row["state"] + ("" if row["ranked"] else " (not ranked)"),
+            row["state"] + ("" if row["ranked"] else f" ({row.get('broken') or 'not ranked'})"),
             str(row["epoch"]),
             row["sampling"],
             *(plus_minus(maybe(row[m]), maybe(row.get(tables.spread_column(m)))) for m in history.metrics),
@@ -178,7 +179,7 @@ def what_went_wrong(history: StudyHistory) -> str:
     rows = []
     for run in history.runs:
         for place, outcome in enumerate((*run.attempts, run.outcome), 1):
-            if outcome.ok or outcome.state is State.RUNNING:
+            if outcome.ok or outcome.state in (State.RUNNING, State.INFEASIBLE):
                 continue
             what = str(outcome.state) + (f" (attempt {place})" if place <= len(run.attempts) else "")
             after = "" if place > len(run.attempts) else f"; then {run.outcome.state}"

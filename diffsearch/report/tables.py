@@ -14,7 +14,9 @@ from diffsearch.report.ranks import (
     Configuration,
     Winner,
     best_sheet,
+    broken,
     configurations,
+    members,
     point_key,
     rankable,
     sign,
@@ -31,6 +33,7 @@ __all__ = [
     "evaluations",
     "finalist_sampling",
     "finalists",
+    "front",
     "ledger",
     "point_key",
     "progress",
@@ -48,7 +51,8 @@ def evaluations(history: StudyHistory) -> pd.DataFrame:
     """One row an evaluation, of failed runs too (`state` says so), in the order in which the study asked for the runs.
 
     `train_s` is the training time up to that epoch in seconds; `network_calls` counts images times calls for each.
-    A metric that has a spread (see `Score`) is followed by a column of it.
+    A metric that has a spread (see `Score`) is followed by a column of it. Where a study has constraints, `broken` says
+    which an evaluation breaks, "" where all hold.
     """
     names = axis_names(history)
     sheets = [sheet for run in history.runs for sheet in run.evaluations]
@@ -74,12 +78,39 @@ def evaluations(history: StudyHistory) -> pd.DataFrame:
                     "train_s": sum(epoch.wall_s for epoch in until),
                     "sampling_s": sheet.sampling_s,
                     "scoring_s": sheet.scoring_s,
+                    **({"broken": broken(history, run, sheet)} if history.constraints else {}),
                     "key": sheet.key,
                 }
             )
     fixed = [*_RUN_COLUMNS, "epoch", *names.values(), "sampling", *scores, "samples", "noise_seed"]
-    last = ["images_trained", "network_calls", "train_s", "sampling_s", "scoring_s", "key"]
+    last = ["images_trained", "network_calls", "train_s", "sampling_s", "scoring_s"]
+    last += [*(["broken"] if history.constraints else []), "key"]
     return pd.DataFrame(rows, columns=[*fixed, *last])
+
+
+def front(history: StudyHistory) -> pd.DataFrame:
+    """The evaluations on the front of several objectives, by the first of them: a row each, the knee marked.
+
+    Each objective has the column of its name, `network_calls` a sample's; empty where the study has one objective.
+    """
+    names = axis_names(history)
+    rows = [
+        {
+            "run": member.run.key[:6],
+            "run_key": member.run.key,
+            "knee": member.is_knee,
+            "epoch": member.sheet.epoch,
+            **{name: _cell(member.run.point.get(path)) for path, name in names.items()},
+            "sampling": str(member.sheet.sampling),
+            **dict(zip(history.objectives, member.values, strict=True)),
+            "samples": member.sheet.samples,
+            "key": member.sheet.key,
+        }
+        for member in members(history)
+        if member.rank == 0
+    ]
+    columns = ["run", "run_key", "knee", "epoch", *names.values(), "sampling", *history.objectives, "samples", "key"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def spread_column(metric: str) -> str:
