@@ -181,7 +181,13 @@ def constraint_sentences(history: StudyHistory) -> str:
 
 def _values(history: StudyHistory, member: Member) -> str:
     """`fd-digits 12.3 at network_calls 5`."""
-    return " at ".join(f"{name} {number(value)}" for name, value in zip(history.objectives, member.values, strict=True))
+    pairs = zip(history.objectives, member.values, strict=True)
+    return " at ".join(f"{name} {_shown(name, value)}" for name, value in pairs)
+
+
+def _shown(name: str, value: float) -> str:
+    """Three digits of a score; a cost is a count."""
+    return number(value) if name not in COSTS else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _place(member: Member) -> str:
