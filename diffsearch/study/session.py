@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from diffsearch.data.datasets import ImageData
 from diffsearch.files import replace_file
-from diffsearch.records import Bounds, Outcome, State
+from diffsearch.records import Bounds, Evaluation, Outcome, State
 from diffsearch.scoring.bounds import bounds
 from diffsearch.space.axes import grid_size
 from diffsearch.space.metric_names import parse
@@ -85,6 +85,7 @@ class Session:
             self.began,
             wall_before,
         )
+        self.progress.counts = self._counts
         self._recall_progress()
         self.conductor.answered = self._answered
 
@@ -143,6 +144,11 @@ class Session:
             outcome = self.ledger.end_of(asked)
             if outcome is not None and not outcome.by_machine and outcome.state is not State.INFEASIBLE:
                 self._answered(asked, outcome)
+
+    def _counts(self, asked: Asked, evaluation: Evaluation) -> bool:
+        """Whether it keeps the constraints."""
+        earned = self.conductor.requests.earned(asked, evaluation)
+        return earned is None or earned.feasible
 
     def _answered(self, asked: Asked, outcome: Outcome) -> None:
         """A run that needs no worker: it ended before, or the store has all of it."""

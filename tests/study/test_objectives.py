@@ -205,3 +205,14 @@ def test_network_calls_are_counted_as_they_will_be_made(laboratory, sampler, ste
     settings = settings_at(spec, {"training.loss": "x0-l2"}, 0)
     [point] = sampling_points(spec, settings)
     assert calls_of(settings, point) == calls
+
+
+def test_what_breaks_a_constraint_is_never_shown_as_the_best_so_far(reopen):
+    constrained = {"algorithm": "random", "runs": 1, "constraints": ["fd-digits > 30"]}
+    conductor = reopen({"training.loss": "x0-l2", "diffusion.steps": 2, "search": constrained})
+    progress = conductor.answered.__self__.progress
+    task = conductor.next()
+    for epoch, fd in ((1, 50.0), (2, 20.0)):
+        [sheet] = sheets(task, epoch, fd)
+        progress.scored(task.asked, sheet)
+    assert [ranked.score for ranked in progress.top(3)] == [50.0]
