@@ -12,7 +12,7 @@ import pandas as pd
 
 from diffsearch.files import replace_file
 from diffsearch.records import StudyHistory
-from diffsearch.report import comparison, fronts, in_pictures, mattered, sections, tables
+from diffsearch.report import comparison, in_pictures, mattered, sections, tables, trade_off
 from diffsearch.report.album import Album
 from diffsearch.report.blocks import lines, picture
 from diffsearch.report.figures import Drawn
@@ -88,7 +88,7 @@ def _study(history: StudyHistory, pictures: Pictures, published: Published | Non
         sections.opening(history),
         sections.winner(history, yaml, _samples(history, pictures), shelf.keep),
         in_pictures.in_pictures(history, _real(history, pictures), pictures.album, shelf.keep),
-        fronts.trade_off(history, shelf.keep),
+        trade_off.trade_off(history, shelf.keep),
         mattered.what_mattered(history, shelf.keep),
         published_and_measured(history, published, shelf.keep) if published else "",
         sections.how_it_went(history, shelf.keep),
@@ -107,7 +107,7 @@ def _short_study(history: StudyHistory, pictures: Pictures, shelf: _Shelf) -> st
     body = lines(
         sections.opening(history),
         sections.winner(history, yaml, _samples(history, pictures), shelf.keep),
-        fronts.trade_off(history, shelf.keep),
+        trade_off.trade_off(history, shelf.keep),
         sections.how_it_went(history, shelf.keep),
         "" if history.objectives else sections.finalists(history, shelf.keep),
         sections.what_it_cost(history),

@@ -10,7 +10,7 @@ import optuna
 import pytest
 from PIL import Image
 
-from diffsearch.report import fronts, markdown, phrases, ranks, sections, tables
+from diffsearch.report import fronts, markdown, phrases, ranks, sections, tables, trade_off
 from diffsearch.report.blocks import lines
 from diffsearch.report.markdown import Pictures
 from diffsearch.space.settings import Constraint
@@ -73,7 +73,7 @@ def test_the_winner_is_the_knee_and_nothing_is_claimed_of_it(traded):
 
 def test_the_section_shows_the_figure_the_table_and_what_fresh_seeds_had(traded):
     kept = []
-    text = fronts.trade_off(traded, lambda drawn: kept.append(drawn) or "(figure)")
+    text = trade_off.trade_off(traded, lambda drawn: kept.append(drawn) or "(figure)")
     front = fronts.front(traded)
     assert text.count("\n| knee") == 1 and all(member.run.key[:6] in text for member in front)
     assert "fresh seeds" in text and "(n 3)" in text
@@ -82,13 +82,13 @@ def test_the_section_shows_the_figure_the_table_and_what_fresh_seeds_had(traded)
     image = np.asarray(Image.open(io.BytesIO(drawn.png)))
     assert image.shape[1] == 1400 and len(np.unique(image.reshape(-1, 3), axis=0)) > 20
     assert all(member.run.key[:6] in drawn.alt for member in front)
-    assert fronts.front_plot(traded).png == drawn.png  # the same bytes each time
-    assert fronts.trade_off(make_history(), lambda drawn: "") == ""
+    assert trade_off.front_plot(traded).png == drawn.png  # the same bytes each time
+    assert trade_off.trade_off(make_history(), lambda drawn: "") == ""
 
 
 def test_three_objectives_have_two_panels(traded):
     three = dataclasses.replace(traded, objectives=(*OBJECTIVES, "training_images"))
-    assert "training_images" in fronts.front_plot(three).alt
+    assert "training_images" in trade_off.front_plot(three).alt
     assert len(fronts.front(three)) > len(fronts.front(traded))  # no evaluation at the first milestone is beaten by all
 
 
@@ -99,8 +99,8 @@ def test_what_breaks_a_constraint_is_on_no_front_and_is_shown_as_such(traded):
     rows = tables.evaluations(kept)
     assert ((rows["network_calls"] / rows["samples"] >= 8) == (rows["broken"] != "")).all()
     assert "network_calls 15 breaks network_calls &lt; 8" in sections.all_evaluations(kept, "table.csv")
-    plot = fronts.front_plot(kept)
-    assert plot.png != fronts.front_plot(traded).png  # crosses
+    plot = trade_off.front_plot(kept)
+    assert plot.png != trade_off.front_plot(traded).png  # crosses
     count = int(((rows["broken"] != "") & (rows["state"] != "diverged")).sum())
     assert f"{count} of " in fronts.constraint_sentences(kept) and "network_calls < 8" in sections.opening(kept)
 
