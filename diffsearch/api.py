@@ -378,13 +378,14 @@ def trainable(path: Path | str, overrides: Sequence[str] = (), *, store: Path | 
     from diffsearch.study.ledger import Ledger
     from diffsearch.study.requests import Requests
     from diffsearch.study.runner import study_trainable
+    from diffsearch.study.sweep import settled
 
     study = load(path, overrides, store=store)
     data = load_data(member_at(study.spec.fixed, "data"))
+    spec = settled(study.spec, len(data.train))
     ledger = Ledger(study.store.study(study.name))  # nothing is written to it: no study asks here
-    session = uuid.uuid4().hex[:12]
-    asked = (study.spec, study.store, data.content, ledger, session, environment(), data.image_shape)
-    return study_trainable(Requests(*asked, len(data.classes)))
+    asked = (spec, study.store, data.content, ledger, uuid.uuid4().hex[:12], environment())
+    return study_trainable(Requests(*asked, image_shape=data.image_shape, classes=len(data.classes)))
 
 
 __all__ = ["Best", "State", "Study", "load", "open_study", "trainable", "write_report"]

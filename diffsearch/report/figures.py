@@ -98,7 +98,7 @@ def best_so_far(history: StudyHistory) -> Drawn | None:
 
 
 def finalists_strip(history: StudyHistory) -> Drawn | None:
-    """Above, where all of it lies between floor and noise; below, every seed as a dot with mean ± standard error."""
+    """Above, where all of it lies between floor and noise; below, every seed as a dot, with mean and 95 % interval."""
     found = configurations(history)
     if not found:
         return None
@@ -115,18 +115,18 @@ def finalists_strip(history: StudyHistory) -> Drawn | None:
             axes = figure.add_subplot()
         for row, c in enumerate(found):
             tone = paint.get(c.runs[0].key, style.MUTED)
-            if c.summary.se is not None:
-                axes.plot([c.summary.mean - c.summary.se, c.summary.mean + c.summary.se], [row, row], color=tone,
-                          linewidth=7, alpha=0.25, solid_capstyle="butt")  # fmt: skip
+            if c.summary.interval is not None:
+                axes.plot(c.summary.interval, [row, row], color=tone, linewidth=7, alpha=0.25, solid_capstyle="butt")
             axes.plot([c.summary.mean] * 2, [row - 0.28, row + 0.28], color=tone, linewidth=2)
             axes.plot(c.scores, [row] * len(c.scores), "o", color=tone, markersize=5.5, markeredgecolor="white")
-            axes.text(1.01, row, f"{estimate(c.summary)}   group {c.group}", transform=axes.get_yaxis_transform(),
+            standing = "" if c.standing == "alone" else f"   {c.standing}"
+            axes.text(1.01, row, estimate(c.summary) + standing, transform=axes.get_yaxis_transform(),
                       va="center", fontsize=8.5)  # fmt: skip
         axes.set_yticks(range(len(found)), labels)
         axes.tick_params(axis="y", length=0, labelcolor=style.INK)
         axes.set_ylim(len(found) - 0.5, -0.5)
         axes.set_xlabel(
-            f"{history.objective} ({found[0].sheets[0].samples:,} samples); a dot a seed, mean ± standard error"
+            f"{history.objective} ({found[0].sheets[0].samples:,} samples); a dot a seed; mean and 95 % interval"
         )
         style.grid_lines(axes, "x")
         text = "; ".join(

@@ -12,12 +12,13 @@ import pandas as pd
 
 from diffsearch.files import replace_file
 from diffsearch.records import StudyHistory
-from diffsearch.report import comparison, in_pictures, mattered, sections, tables, trade_off
+from diffsearch.report import comparison, finals, in_pictures, mattered, sampling, sections, tables, trade_off
 from diffsearch.report.album import Album
 from diffsearch.report.blocks import lines, picture
 from diffsearch.report.figures import Drawn
 from diffsearch.report.grids import samples_beside_real
 from diffsearch.report.published import published_and_measured
+from diffsearch.report.ranks import searched
 from diffsearch.space.published import Published
 
 CSV = "table.csv"
@@ -84,15 +85,17 @@ def _study(history: StudyHistory, pictures: Pictures, published: Published | Non
     """All sections."""
     found = tables.winner(history)
     yaml = pictures.yaml_of.get(found.run.key) if found else None
+    learned = searched(history)
     return lines(
         sections.opening(history),
         sections.winner(history, yaml, _samples(history, pictures), shelf.keep),
         in_pictures.in_pictures(history, _real(history, pictures), pictures.album, shelf.keep),
         trade_off.trade_off(history, shelf.keep),
-        mattered.what_mattered(history, shelf.keep),
+        mattered.what_mattered(learned, shelf.keep),
+        sampling.without_training(history),
         published_and_measured(history, published, shelf.keep) if published else "",
-        sections.how_it_went(history, shelf.keep),
-        "" if history.objectives else sections.finalists(history, shelf.keep),
+        sections.how_it_went(learned, shelf.keep),
+        "" if history.objectives else finals.finalists(history, shelf.keep),
         sections.all_evaluations(history, CSV),
         sections.what_it_cost(history),
         sections.what_went_wrong(history),
@@ -108,8 +111,8 @@ def _short_study(history: StudyHistory, pictures: Pictures, shelf: _Shelf) -> st
         sections.opening(history),
         sections.winner(history, yaml, _samples(history, pictures), shelf.keep),
         trade_off.trade_off(history, shelf.keep),
-        sections.how_it_went(history, shelf.keep),
-        "" if history.objectives else sections.finalists(history, shelf.keep),
+        sections.how_it_went(searched(history), shelf.keep),
+        "" if history.objectives else finals.finalists(history, shelf.keep),
         sections.what_it_cost(history),
         sections.what_went_wrong(history),
         sections.to_repeat(history),

@@ -17,6 +17,7 @@ from diffsearch.report.ranks import Member, broken, members, repeated
 from diffsearch.scoring.statistics import summarise
 from diffsearch.search import pareto
 from diffsearch.search.earned import Judge
+from diffsearch.space.metric_names import scale_of
 from diffsearch.space.quantities import COSTS, direction, unit
 
 LABELLED = 10  # members of a front with their names beside them; of a longer one its ends and its knee
@@ -117,7 +118,7 @@ def _table(history: StudyHistory, found: list[Member]) -> str:
         values = [show_value(member.run.point[path]) if path in member.run.point else "–" for path in differing]
         again = fresh[member.sheet.key]
         means = [
-            f"{estimate(summarise(values[index] for values in again))} (n {len(again)})" if again else "–"
+            _fresh(history.objectives[index], [values[index] for values in again])
             for index in (scores if seeds else ())
         ]
         rows.append(
@@ -133,6 +134,11 @@ def _table(history: StudyHistory, found: list[Member]) -> str:
         )
     right = [len(differing) + 2, *range(len(differing) + 4, len(head))]
     return table(head, rows, right=right)
+
+
+def _fresh(name: str, scores: list[float]) -> str:
+    """A score over fresh seeds, and how many they are."""
+    return f"{estimate(summarise(scores, scale_of(name)))} (n {len(scores)})" if scores else "–"
 
 
 def _notes(history: StudyHistory) -> str:

@@ -112,9 +112,10 @@ def _learn(requests: Requests, journal: SearchJournal, sign: float, settings: Ru
         return
     wanted = requests.search_run(point, 0, None)
     sheets = _alike(requests, wanted, folder)
-    if {(sheet.epoch, sheet.sampling) for sheet in sheets} < {(e, p) for e in wanted.milestones for p in wanted.points}:
+    pairs = {(epoch, point) for epoch in wanted.milestones for point in wanted.points_at(epoch)}
+    if {(sheet.epoch, sheet.sampling) for sheet in sheets} != pairs:
         return
-    judge, objective = requests.judge, requests.spec.evaluation.objective
+    judge, objective = requests.judge, requests.scoring("search").objective
     if judge.is_plain:
         scores: dict[int, float] = {}
         for sheet in sheets:
@@ -140,8 +141,8 @@ def _alike(requests: Requests, wanted: Asked, folder: RunFolder) -> list[Evaluat
     """The first evaluation of a run at each milestone and sampling point that counts here; its noise may be another."""
     found: dict[tuple[int, object], Evaluation] = {}
     for sheet in folder.evaluations(requests.measures).values():
-        asked = sheet.epoch in wanted.milestones and sheet.sampling in wanted.points
-        whole = set(requests.spec.evaluation.metrics) <= set(sheet.scores)
+        asked = sheet.epoch in wanted.milestones and sheet.sampling in wanted.points_at(sheet.epoch)
+        whole = set(requests.scoring("search").metrics) <= set(sheet.scores)
         if asked and whole and sheet.samples == wanted.samples:
             found.setdefault((sheet.epoch, sheet.sampling), sheet)
     return list(found.values())
@@ -151,10 +152,10 @@ def _runs_of(source: str, requests: Requests) -> Iterator[tuple[RunSettings, Run
     """Runs of another study of this store, in the order in which it asked for them, or of another store."""
     store = requests.store
     if Path(source).is_absolute():
-        other = Store(Path(source))
-        for key in other.keys():  # noqa: SIM118 - no mapping
-            yield other.run(key).settings(), other.run(key)
+        yield from ((settings, run) for _, settings, run in Store(Path(source)).runs_on(requests.content))
         return
+    if not isinstance(store, Store):
+        raise StoreError("search.warm_start: a replay knows no other study")
     if source not in store.studies():
         raise StoreError(f"search.warm_start: no study '{source}' in {store.root}. {suggest(source, store.studies())}")
     asked = {each.run_key: each.settings for each in Ledger.open(store.study(source)).asked}

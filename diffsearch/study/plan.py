@@ -8,17 +8,19 @@ from __future__ import annotations
 import math
 import random
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
 from diffsearch.data.datasets import ImageData
-from diffsearch.space.axes import ends, finalist_points, grid_size, sampling_points, settings_at, walk
+from diffsearch.space.axes import ends, finalist_points, grid_size, settings_at, walk
 from diffsearch.space.settings import RunSettings, StudySpec
 from diffsearch.store import Store
 from diffsearch.study.identity import asks_hash
 from diffsearch.study.ledger import Ledger
 from diffsearch.study.requests import FRESH_SEEDS
+from diffsearch.study.sweep import Calls, Sweep, plan_sweep, points_a_milestone, settled
 from diffsearch.training.loop import start, train
 from diffsearch.training.memory import describe
 from diffsearch.trial import SAMPLING_BATCH
@@ -61,6 +63,10 @@ class Plan:
     workers: int
     disk_mb: float
     largest_mb: float  # memory of the largest run's training
+    sweep: Sweep | None = None  # where the sampling sweep is scored, and what each choice would cost
+    calls: Mapping[str, float] = field(default_factory=dict)  # of the network, to sample the study, by that choice
+    screen_samples: float = 0.0  # of `stopped`: drawn for the screen; 0 where there is none
+    full: Work = Work(0, 0)  # of `stopped`: what a screen lets pass, in full
 
     @property
     def wall_s(self) -> float | None:
@@ -76,6 +82,8 @@ def make_plan(spec: StudySpec, store: Store, data: ImageData, workers: int, *, c
         workers: runs at once, for the estimate of wall time.
         calibrate: train and sample a few batches at three points of the space; seconds.
     """
+    sweep = plan_sweep(spec, len(data.train))
+    spec = settled(spec, len(data.train))
     size = grid_size(spec)
     asked = [n for n in (spec.search.runs, size) if n is not None]
     if spec.search.algorithm.name == "sequential":
@@ -84,18 +92,25 @@ def make_plan(spec: StudySpec, store: Store, data: ImageData, workers: int, *, c
     count = runs or 0
     finals = spec.search.finalists
     probes = _probes(spec)
-    per_point = len(sampling_points(spec, probes[0]))
-    milestone_samples = spec.evaluation.samples * per_point
+    screen = spec.evaluation.screen
+    swept = points_a_milestone(spec, probes[0])
+    milestone_samples = screen.samples if screen else spec.evaluation.samples
     finalist_samples = (finals.samples or spec.evaluation.samples) * len(finalist_points(spec, probes[0]))
     extra = Work(finals.top * finals.repeats * spec.max_epochs, finals.top * finals.repeats * finalist_samples)
     survivors = _survivors(spec)
     gaps = [after - before for before, after in zip((0, *spec.milestones), spec.milestones, strict=False)]
-    every = count * len(spec.milestones) * milestone_samples
+    expected = sum(share * points for share, points in zip(survivors, swept, strict=True))
+    full = Work(0, 0)
+    if screen and count:
+        passed = max(math.ceil(screen.keep * count * expected), finals.top * spec.repeats)
+        full = Work(0, passed * spec.evaluation.samples)
+        extra = Work(extra.epochs, extra.samples + full.samples)
+    every = count * sum(swept) * milestone_samples
     alone = Work(count * sum(spec.milestones) + extra.epochs, every + extra.samples)
     prefixes = Work(count * spec.max_epochs + extra.epochs, every + extra.samples)
     stopped = Work(
         count * sum(share * gap for share, gap in zip(survivors, gaps, strict=True)) + extra.epochs,
-        count * sum(survivors) * milestone_samples + extra.samples,
+        count * expected * milestone_samples + extra.samples,
     )
     stored, complete = _stored(spec, store, data)
     left = Work(max(0.0, stopped.epochs - stored.epochs), max(0.0, stopped.samples - stored.samples))
@@ -106,7 +121,7 @@ def make_plan(spec: StudySpec, store: Store, data: ImageData, workers: int, *, c
     networks = [describe(probe, data.image_shape, len(data.classes)) for probe in probes]
     tracks = 1 + len(set(spec.fixed["training.ema_half_life"]) - {0})
     weights_mb = max(network.parameters for network in networks) * 4 * tracks / 2**20
-    per_run = min(sum(survivors), {"last": 1, "best": 2}.get(spec.keep, math.inf)) + 1.5
+    per_run = min(sum(survivors), {"last": 1, "best": 2}.get(spec.keep if not screen else "", math.inf)) + 1.5
     return Plan(
         points=size,
         runs=runs,
@@ -122,7 +137,19 @@ def make_plan(spec: StudySpec, store: Store, data: ImageData, workers: int, *, c
         workers=workers,
         disk_mb=(count + finals.top * finals.repeats) * per_run * weights_mb,
         largest_mb=max(network.memory_mb for network in networks),
+        sweep=sweep if spec.sampling_axes else None,
+        calls={at: _all_calls(spec, each, survivors, count or 1) for at, each in sweep.calls.items()},
+        screen_samples=count * expected * milestone_samples if screen else 0.0,
+        full=full,
     )
+
+
+def _all_calls(spec: StudySpec, calls: Calls, survivors: Sequence[float], runs: int) -> float:
+    """Network calls of a study's sampling: of the search, of what its screen lets pass, and of the finalists."""
+    finals, screen = spec.search.finalists, spec.evaluation.screen
+    search = runs * sum(share * each for share, each in zip(survivors, calls.run, strict=True))
+    in_full = screen.keep * search * spec.evaluation.samples / screen.samples if screen else 0.0
+    return search + in_full + finals.top * finals.repeats * calls.finalist
 
 
 def measure_speed(probes: list[RunSettings], data: ImageData) -> Speed:
@@ -178,10 +205,11 @@ def _stored(spec: StudySpec, store: Store, data: ImageData) -> tuple[Work, bool]
         return Work(0, 0), False
     ledger = Ledger.open(folder)
     asks = asks_hash(spec, data.content)
-    epochs, samples, open_, search = 0, 0, 0, 0
+    epochs, samples, open_, search, full = 0, 0, 0, 0, 0
     for asked in ledger.of(asks):
         run = store.run(asked.run_key)
-        epochs += len([record for record in run.epochs() if record.epoch <= asked.milestones[-1]])
+        trained = (record for record in run.epochs() if record.epoch <= asked.milestones[-1])
+        epochs += len(list(trained)) if asked.stage != "full" else 0
         samples += sum(
             evaluation.samples
             for evaluation in run.evaluations().values()
@@ -189,7 +217,13 @@ def _stored(spec: StudySpec, store: Store, data: ImageData) -> tuple[Work, bool]
         )
         open_ += ledger.end_of(asked) is None
         search += asked.stage == "search"
+        full += asked.stage == "full"
     wanted = spec.search.runs if spec.search.algorithm.name != "sequential" else None
     finals = sum(asked.stage == "finalist" for asked in ledger.of(asks))
-    complete = search > 0 and not open_ and (wanted is None or search >= min(wanted, grid_size(spec) or wanted))
+    complete = (
+        search > 0
+        and not open_
+        and (full > 0 or spec.evaluation.screen is None)
+        and (wanted is None or search >= min(wanted, grid_size(spec) or wanted))
+    )
     return Work(epochs, samples), complete and (finals > 0 or not spec.search.finalists.top)

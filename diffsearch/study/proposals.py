@@ -33,6 +33,7 @@ class _Open:
     """A trial that isn't told yet: its runs and what they earned."""
 
     proposal: Proposal
+    identity: str  # of the proposal
     numbers: list[int]  # of the trials that it answers: the same point may be proposed again while it runs
     waiting: set[str]
     scores: dict[str, dict[int, float]] = field(default_factory=dict)  # run key → epoch → best score
@@ -87,7 +88,7 @@ class Proposals:
             if self._refuse(trial):
                 refusals += not self._first
                 continue
-            same = [open_ for open_ in self._open.values() if open_.proposal.identity == identity]
+            same = [open_ for open_ in self._open.values() if open_.identity == identity]
             if same:
                 same[0].numbers.append(trial.number)
                 continue
@@ -102,7 +103,7 @@ class Proposals:
 
     def begin(self, trial: Trial, runs: Iterable[str]) -> None:
         """A trial's runs were asked for, by their keys."""
-        self._open[trial.number] = _Open(trial.proposal, [trial.number], set(runs))
+        self._open[trial.number] = _Open(trial.proposal, trial.proposal.identity, [trial.number], set(runs))
 
     def earn(self, trial: int, run: str, epoch: int, score: float, what: Earned | None = None) -> float:
         """A run of a trial scored; returns its best at that epoch, infinity where nothing of it is feasible.
@@ -126,14 +127,13 @@ class Proposals:
         open_.failed |= not outcome.ok
         if open_.waiting:
             return
-        identity = open_.proposal.identity
         scores = None if open_.failed else _mean_curve(list(open_.scores.values()))
         earned = () if open_.failed else _mean_evaluations(list(open_.earned.values()))
         del self._open[trial]
-        self._told[identity] = best_by_epoch(earned) or None if earned else scores
+        self._told[open_.identity] = best_by_epoch(earned) or None if earned else scores
         if earned:
-            self._earned[identity] = earned
-        self._tell(open_.numbers, identity, open_.stopped)
+            self._earned[open_.identity] = earned
+        self._tell(open_.numbers, open_.identity, open_.stopped)
 
     def _tell(self, numbers: Iterable[int], identity: str, stopped: bool) -> None:
         """Tell the journal what is known of a proposal."""
@@ -243,7 +243,7 @@ class Proposals:
 
     def _next_sequential(self, search: Sequential) -> Trial | None:
         wanted = search.wanted(self._told)
-        underway = {open_.proposal.identity for open_ in self._open.values()}
+        underway = {open_.identity for open_ in self._open.values()}
         fresh = [proposal for proposal in wanted if proposal.identity not in underway]
         self.is_over = not wanted
         return self.journal.ask_for(fresh[0]) if fresh else None
@@ -257,7 +257,7 @@ class Proposals:
         return None
 
     def _known(self) -> set[str]:
-        return {*self._told, *(open_.proposal.identity for open_ in self._open.values())}
+        return {*self._told, *(open_.identity for open_ in self._open.values())}
 
     def _out_of_time(self) -> bool:
         limit = self._spec.budget.wall_s

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from diffsearch.data.datasets import ImageData
 from diffsearch.files import replace_file
-from diffsearch.records import Bounds, Evaluation, Outcome, State
+from diffsearch.records import Bounds, Evaluation, Outcome, Screened, State
 from diffsearch.scoring.bounds import bounds
 from diffsearch.space.axes import grid_size
 from diffsearch.space.metric_names import parse
@@ -69,8 +69,8 @@ class Session:
             self.ledger,
             self.id,
             environment(),
-            self.data.image_shape,
-            len(self.data.classes),
+            image_shape=self.data.image_shape,
+            classes=len(self.data.classes),
         )
         self.header = self._header(requests)
         replace_file(self.path / "study.yaml", self.spec.text.encode())
@@ -79,11 +79,12 @@ class Session:
         self.conductor = Conductor(requests, journal, shape, elapsed)
         self.progress = Progress(
             self.spec.evaluation.objective,
-            self.conductor.sign,
+            requests.scoring("full").sign,
             self._expected(),
             self.header.axes,
             self.began,
             wall_before,
+            screen=requests.scoring("search") if self.spec.evaluation.screen else None,
         )
         self.progress.counts = self._counts
         self._recall_progress()
@@ -131,6 +132,8 @@ class Session:
             for metric in self.spec.evaluation.metrics
             for count in sorted(counts)
         ]
+        if screen := self.spec.evaluation.screen:
+            found.append(bounds(screen.objective, self.data, screen.samples, self.store.references))
         self.header = replace(self.header, bounds=tuple(found))
         self.header.write(self.path)
 
@@ -152,7 +155,7 @@ class Session:
 
     def _answered(self, asked: Asked, outcome: Outcome) -> None:
         """A run that needs no worker: it ended before, or the store has all of it."""
-        evaluations = self.folder.run(asked).evaluations if outcome.ok else ()
+        evaluations = self.folder.evaluations(asked) if outcome.ok else ()
         self.progress.answered(asked, outcome, evaluations)
 
     def _expected(self) -> int | None:
@@ -188,5 +191,13 @@ class Session:
             measures=requests.measures,
             objectives=spec.evaluation.objectives,
             constraints=tuple(map(str, spec.search.constraints)),
+            screen=_screened(requests),
             facts={**environment(), **hashes, "data": f"{self.data.name} {self.data.content}", "seed": str(spec.seed)},
         )
+
+
+def _screened(requests: Requests) -> Screened | None:
+    if requests.spec.evaluation.screen is None:
+        return None
+    by = requests.scoring("search")
+    return Screened(by.objective, parse(by.objective).direction, by.samples)

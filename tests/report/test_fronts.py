@@ -10,7 +10,7 @@ import optuna
 import pytest
 from PIL import Image
 
-from diffsearch.report import fronts, markdown, phrases, ranks, sections, tables, trade_off
+from diffsearch.report import claims, fronts, markdown, ranks, sections, tables, trade_off
 from diffsearch.report.blocks import lines
 from diffsearch.report.markdown import Pictures
 from diffsearch.space.settings import Constraint
@@ -111,7 +111,7 @@ def test_a_constraint_takes_the_win_with_one_objective_too():
     limit = Constraint("fd-digits", ">", won.summary.mean)
     other = ranks.winner(dataclasses.replace(history, constraints=(limit,)))
     assert other.summary.mean > won.summary.mean
-    assert "fd-digits" in phrases.won_sentence(dataclasses.replace(history, constraints=(limit,)))
+    assert "fd-digits" in claims.won_sentence(dataclasses.replace(history, constraints=(limit,)))
 
 
 def test_a_report_has_the_trade_off_instead_of_an_order_of_finalists(tmp_path):
