@@ -392,8 +392,8 @@ def trainable(path: Path | str, overrides: Sequence[str] = (), *, store: Path | 
     data = load_data(member_at(study.spec.fixed, "data"))
     spec = settled(study.spec, len(data.train))
     ledger = Ledger(study.store.study(study.name))  # nothing is written to it: no study asks here
-    session = uuid.uuid4().hex[:12]
-    return study_trainable(Requests(spec, study.store, data.content, ledger, session, environment()))
+    asked = (spec, study.store, data.content, ledger, uuid.uuid4().hex[:12], environment())
+    return study_trainable(Requests(*asked, image_shape=data.image_shape, classes=len(data.classes)))
 
 
 __all__ = ["Best", "State", "Study", "load", "open_study", "trainable", "write_report"]

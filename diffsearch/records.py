@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal
 
-from diffsearch.space.settings import RunSettings, SamplingPoint, as_json, later, to_value
+from diffsearch.space.settings import Constraint, RunSettings, SamplingPoint, as_json, later, to_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,7 @@ class State(str, Enum):
     FAILED = "failed"  # a bug or bad input; not retried
     OUT_OF_MEMORY = "out of memory"
     KILLED = "killed"
+    INFEASIBLE = "infeasible"  # a constraint refuses the run before it is trained
 
     def __str__(self) -> str:
         return self.value
@@ -120,6 +121,7 @@ class RunHistory:
     reused_evaluations: int
     attempts: tuple[Outcome, ...] = ()  # attempts that ended badly before this outcome, oldest first
     environment: Mapping[str, str] = field(default_factory=dict)
+    parameters: int | None = later(None)  # where the study trades them off or bounds them
     screened: tuple[Evaluation, ...] = later(())  # by the screen of a study that has one, apart from `evaluations`
     reused_screened: int = later(0)
 
@@ -184,6 +186,8 @@ class StudyHistory:
     train_images: int
     read_from: str  # "MLflow (sqlite:///...)" or "the store (...)"
     facts: Mapping[str, str] = field(default_factory=dict)  # versions, device, git sha, content hashes
+    objectives: tuple[str, ...] = ()  # metrics and costs that the study trades off; () where it has one objective
+    constraints: tuple[Constraint, ...] = ()
     screen: Screened | None = None
 
 

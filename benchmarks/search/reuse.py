@@ -86,9 +86,10 @@ def executed(spec: StudySpec, reuse: Reuse) -> int:
     objective = spec.evaluation.objective
     spec = replace(spec, evaluation=replace(spec.evaluation, metrics=(objective,)))
     simulation = Simulation(MadeUp(objective), SimulatedStore(reuse), 1, Costs(0.0, reuse))
-    requests = Requests(spec, simulation.store, "content", Ledger(None), "reuse", {}, {objective: "made up"})
+    measured, shape = {objective: "made up"}, (1, 28, 28)
+    requests = Requests(spec, simulation.store, "content", Ledger(None), "reuse", {}, measured, image_shape=shape)
     journal = SearchJournal(None, spec.name, spec.axes, spec.fixed, spec.search.algorithm, spec.seed)
-    return simulation.run(Conductor(requests, journal, (1, 28, 28), lambda: 0.0))[-1].epochs
+    return simulation.run(Conductor(requests, journal, shape, lambda: 0.0))[-1].epochs
 
 
 def rows_of_tables(spec: StudySpec) -> int:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from diffsearch.cli.places import DEFAULT_STORE
 from diffsearch.cli.words import several
 from diffsearch.records import State, StudyHistory
-from diffsearch.report import claims, phrases
+from diffsearch.report import claims, fronts, phrases
 from diffsearch.report.ledger import ALONE, NEW, entry, ledger
-from diffsearch.report.ranks import Winner, winner
+from diffsearch.report.ranks import Member, Winner, winner
 
 if TYPE_CHECKING:
     from diffsearch.study.driver import Summary
@@ -22,6 +22,8 @@ def winner_line(history: StudyHistory) -> str:
     found = winner(history)
     if found is None:
         return f"Nothing won: {_causes(history) or 'no run has a score that may be ranked'}."
+    if history.objectives:
+        return fronts.front_sentence(history).replace("**", "").replace("`", "")
     text = (
         f"{_settings(history, found)}: {history.objective} {phrases.estimate(found.summary)} ({_aside(history, found)})"
     )
@@ -79,6 +81,7 @@ def facts(history: StudyHistory, summary: Summary, report: Path | None) -> dict[
 
 def best_facts(history: StudyHistory, found: Winner) -> dict[str, Any]:
     """The winner as JSON."""
+    traded = {"front": [_front_facts(history, member) for member in fronts.front(history)]}
     return {
         "run": found.run.key,
         "epoch": found.sheet.epoch,
@@ -90,6 +93,19 @@ def best_facts(history: StudyHistory, found: Winner) -> dict[str, Any]:
         "samples": found.sheet.samples,
         "told_apart_from_all_others": found.apart,
         "p": max((c.p for c in found.others if c.p is not None), default=None),
+        **(traded if history.objectives else {}),
+    }
+
+
+def _front_facts(history: StudyHistory, member: Member) -> dict[str, Any]:
+    """A member of the front as JSON."""
+    return {
+        "run": member.run.key,
+        "epoch": member.sheet.epoch,
+        "sampling": str(member.sheet.sampling),
+        "evaluation": member.sheet.key,
+        "knee": member.is_knee,
+        **dict(zip(history.objectives, member.values, strict=True)),
     }
 
 

@@ -17,7 +17,7 @@ from diffsearch.store.lease import Holder
 from diffsearch.study.history import StudyFolder
 from diffsearch.study.ledger import FILE
 
-SHOWN = (State.FINISHED, State.STOPPED_EARLY, State.DIVERGED, State.FAILED, State.OUT_OF_MEMORY, State.KILLED)
+SHOWN = tuple(state for state in State if state is not State.RUNNING)
 
 
 @dataclass(frozen=True)

@@ -110,12 +110,15 @@ def stop(run_key: str, study: str | None, store: Path | None) -> None:
 )
 @click.option("--parquet", type=click.Path(dir_okay=False, path_type=Path), help="Write there.")
 @click.option("--sort", metavar="COLUMN", help="[default: the objective, best first]")
-def table(target: str, store: Path | None, csv: Path | None, parquet: Path | None, sort: str | None) -> None:
+@click.option("--pareto", is_flag=True, help="The front alone, of a study with several objectives.")
+def table(
+    target: str, store: Path | None, csv: Path | None, parquet: Path | None, sort: str | None, pareto: bool
+) -> None:
     """Every evaluation of a study, one a row."""
     from diffsearch.cli import table_screen
 
     history = open_folder(target, store).history()
-    rows = table_screen.sorted_rows(history, sort)
+    rows = table_screen.sorted_rows(history, sort, pareto)
     if csv is not None:
         text = rows.to_csv(index=False, lineterminator="\n")
         click.echo(text, nl=False) if str(csv) == "-" else csv.write_text(text)
@@ -154,6 +157,11 @@ def best(target: str, store: Path | None, as_json: bool) -> None:
     note = winner_note(found).replace(f"`{found.run.key[:SHORT_KEY]}`", found.run.key)
     for line in (f"{history.name}: {endings.winner_line(history)}", note):
         click.echo(textwrap.fill(line, 100, initial_indent="# ", subsequent_indent="#   "))
+    if history.objectives:
+        from diffsearch.cli import table_screen
+
+        for line in table_screen.front_lines(history):
+            click.echo(f"# {line}")
     click.echo(yaml, nl=False)
 
 

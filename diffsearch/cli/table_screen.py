@@ -31,13 +31,17 @@ HIDDEN = (
 ONLY_IF_VARIED = ("seed", "sampling", "samples", "stage", "state")
 
 
-def sorted_rows(history: StudyHistory, sort: str | None) -> pd.DataFrame:
-    """Every evaluation, the best first, or in ascending order of a column.
+def sorted_rows(history: StudyHistory, sort: str | None, pareto: bool = False) -> pd.DataFrame:
+    """Every evaluation, the best first, or in ascending order of a column; with `pareto` those on the front alone.
 
     Raises:
-        Refused: no such column.
+        Refused: no such column, or no front.
     """
-    rows = tables.evaluations(history)
+    if pareto and not history.objectives:
+        raise Refused(f"--pareto: study '{history.name}' has one objective. Give it evaluation.objectives.")
+    rows = tables.front(history) if pareto else tables.evaluations(history)
+    if sort is None and pareto:
+        return rows
     if sort is None:
         down = history.direction == "max"
         by, up = ["samples", history.objective], [False, not down]
@@ -57,12 +61,22 @@ def show(history: StudyHistory, rows: pd.DataFrame) -> None:
     """Print it: what varies, with no more digits than the numbers deserve; on a terminal as many columns as fit."""
     if rows.empty:
         raise Refused(f"study '{history.name}' has no evaluation yet.")
-    columns = [_column(history, rows, name) for name in map(str, rows.columns) if _shown(history, rows, name)]
+    columns = _columns(history, rows)
     hidden = _make_room(history, columns) if sys.stdout.isatty() else []
     for line in zip(*(column.padded() for column in columns), strict=True):
         click.echo("  ".join(line).rstrip())
     if hidden:
         click.echo(f"not shown, for want of room: {', '.join(hidden)} (--csv - has everything)")
+
+
+def front_lines(history: StudyHistory) -> list[str]:
+    """The front as lines of text: its head, and a row a member."""
+    columns = _columns(history, tables.front(history))
+    return ["  ".join(line).rstrip() for line in zip(*(column.padded() for column in columns), strict=True)]
+
+
+def _columns(history: StudyHistory, rows: pd.DataFrame) -> list[_Column]:
+    return [_column(history, rows, name) for name in map(str, rows.columns) if _shown(history, rows, name)]
 
 
 @dataclass(frozen=True)
@@ -104,8 +118,9 @@ def _make_room(history: StudyHistory, columns: list[_Column]) -> list[str]:
 
 
 def _shown(history: StudyHistory, rows: pd.DataFrame, name: str) -> bool:
+    kept = history.objectives if "knee" in rows else ()  # of a front every objective
     asides = [column(name) for column in (tables.spread_column, tables.bias_column) for name in _scores(history)]
-    hidden = name in HIDDEN or name in asides  # a spread stands beside its score
+    hidden = (name in HIDDEN and name not in kept) or name in asides  # a spread stands beside its score
     return not hidden and (name not in ONLY_IF_VARIED or rows[name].nunique() > 1)
 
 
@@ -116,6 +131,8 @@ def _scores(history: StudyHistory) -> tuple[str, ...]:
 def _cell(history: StudyHistory, name: str, value: Any, spread: Any) -> str:
     if value is None or value is pd.NA or (isinstance(value, float) and pd.isna(value)):
         return "–"
+    if name == "knee":
+        return "knee" if value else ""
     if name in _scores(history):
         return plus_minus(maybe(value), maybe(spread))
     return f"{value:.3g}" if isinstance(value, float) else str(value)

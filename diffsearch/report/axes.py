@@ -13,11 +13,13 @@ from diffsearch.records import StudyHistory
 from diffsearch.report.ranks import Ranked, best_sheet, rankable
 from diffsearch.scoring.statistics import summarise
 from diffsearch.space.metric_names import scale_of
+from diffsearch.space.quantities import COSTS
 from diffsearch.space.settings import Choice, choice_from_json, show
 
 RESERVED = frozenset(
     {"run", "run_key", "key", "order", "stage", "seed", "state", "reason", "epoch", "epochs", "sampling", "samples"}
     | {"noise_seed", "images_trained", "network_calls", "train_s", "sampling_s", "scoring_s", "attempts", "best"}
+    | {"broken", "knee", *COSTS}
 )  # other columns of the tables
 BINS = 3  # a numeric axis with more than MAX_VALUES values is cut at its terciles
 MAX_VALUES = 6

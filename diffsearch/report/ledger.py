@@ -48,6 +48,8 @@ def ledger(history: StudyHistory) -> pd.DataFrame:
     goals = {"search": history.milestones, "finalist": _finalist_goals(history)}
     typical = _typical(history)
     for run in history.runs:
+        if run.outcome.state is State.INFEASIBLE:
+            continue  # never to be trained, so nothing was saved
         goal = goals[run.stage]
         alone, whole = _planned(history, run, goal, typical)
         epochs = [epoch for epoch in run.epochs if not goal or epoch.epoch <= goal[-1]]

@@ -12,7 +12,17 @@ import pandas as pd
 
 from diffsearch.files import replace_file
 from diffsearch.records import StudyHistory
-from diffsearch.report import comparison, finals, in_pictures, mattered, next_study, sampling, sections, tables
+from diffsearch.report import (
+    comparison,
+    finals,
+    in_pictures,
+    mattered,
+    next_study,
+    sampling,
+    sections,
+    tables,
+    trade_off,
+)
 from diffsearch.report.album import Album
 from diffsearch.report.blocks import lines, picture
 from diffsearch.report.figures import Drawn
@@ -100,12 +110,13 @@ def _study(
         sections.opening(history),
         sections.winner(history, yaml, _samples(history, pictures), shelf.keep),
         in_pictures.in_pictures(history, _real(history, pictures), pictures.album, shelf.keep),
+        trade_off.trade_off(history, shelf.keep),
         mattered.what_mattered(learned, importance, shelf.keep),
         sampling.without_training(history),
         published_and_measured(history, published, shelf.keep) if published else "",
         sections.how_it_went(learned, shelf.keep),
-        finals.finalists(history, shelf.keep),
-        next_study.what_to_try_next(learned, spec, importance),
+        "" if history.objectives else finals.finalists(history, shelf.keep),
+        "" if history.objectives else next_study.what_to_try_next(learned, spec, importance),
         sections.all_evaluations(history, CSV),
         sections.what_it_cost(history),
         sections.what_went_wrong(history),
@@ -120,8 +131,9 @@ def _short_study(history: StudyHistory, pictures: Pictures, shelf: _Shelf) -> st
     body = lines(
         sections.opening(history),
         sections.winner(history, yaml, _samples(history, pictures), shelf.keep),
+        trade_off.trade_off(history, shelf.keep),
         sections.how_it_went(searched(history), shelf.keep),
-        finals.finalists(history, shelf.keep),
+        "" if history.objectives else finals.finalists(history, shelf.keep),
         sections.what_it_cost(history),
         sections.what_went_wrong(history),
         sections.to_repeat(history),

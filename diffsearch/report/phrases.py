@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from diffsearch.records import Bounds, RunHistory, StudyHistory
+from diffsearch.records import Bounds, RunHistory, State, StudyHistory
 from diffsearch.report.axes import axis_names, show_value
 from diffsearch.report.ledger import ALONE, NEW, entry, ledger
 from diffsearch.report.ranks import Winner
@@ -148,12 +148,16 @@ def bounds_of(history: StudyHistory, metric: str, samples: int) -> Bounds | None
 
 def asked_sentence(history: StudyHistory) -> str:
     names = list(axis_names(history).values())
-    search = sum(run.stage == "search" for run in history.runs)
-    finals = len(history.runs) - search
+    trained = [run for run in history.runs if run.outcome.state is not State.INFEASIBLE]
+    search = sum(run.stage == "search" for run in trained)
+    finals = len(trained) - search
     goal = "lowest" if history.direction == "min" else "highest"
     what = f"Which {listing(names)} give" if len(names) > 1 else f"Which {names[0]} gives" if names else "What is"
     last = history.milestones[-1] if history.milestones else 0
-    text = f"{what} the {goal} {history.objective} after at most {several(last, 'epoch')}"
+    aim = f"{goal} {history.objective}"
+    if history.objectives:
+        aim = f"best trade-off of {listing(history.objectives)}"
+    text = f"{what} the {aim} after at most {several(last, 'epoch')}"
     text += f" on {history.train_images:,} images?"
     text += f" {several(search, 'run')} searched, scored on "
     if history.screen is None:

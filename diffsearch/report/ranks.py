@@ -13,6 +13,8 @@ from typing import Literal
 
 from diffsearch.records import Evaluation, RunHistory, StudyHistory
 from diffsearch.scoring.statistics import Summary, judge, summarise
+from diffsearch.search import pareto
+from diffsearch.search.earned import Judge
 from diffsearch.space.metric_names import scale_of
 from diffsearch.space.settings import SamplingPoint, canonical
 
@@ -41,7 +43,8 @@ def rankable(history: StudyHistory, stage: Stage = "search") -> list[Ranked]:
     """The runs of a stage whose scores may be compared, with those evaluations of them that may.
 
     That is: the run finished or was stopped early; the evaluation holds the objective, at one sample count
-    (`history.samples` in the search; the largest that occurs among finalists) and with the extractor used most there.
+    (`history.samples` in the search; the largest that occurs among finalists) and with the extractor used most there,
+    and breaks no constraint.
     """
     good = [run for run in history.runs if run.stage == stage and run.outcome.ok]
     sheets = [sheet for run in good for sheet in run.evaluations if history.objective in sheet.scores]
@@ -51,7 +54,14 @@ def rankable(history: StudyHistory, stage: Stage = "search") -> list[Ranked]:
     extractor = extractors.most_common(1)[0][0] if extractors else ""
     wanted = {sheet.key for sheet in sheets if sheet.scores[history.objective].extractor == extractor}
     pairs = [(run, tuple(sheet for sheet in run.evaluations if sheet.key in wanted)) for run in good]
+    if history.constraints:
+        pairs = [(run, tuple(sheet for sheet in kept if not broken(history, run, sheet))) for run, kept in pairs]
     return [(run, kept) for run, kept in pairs if kept]
+
+
+def broken(history: StudyHistory, run: RunHistory, sheet: Evaluation) -> str:
+    """The first constraint that an evaluation breaks, in words; empty where all hold."""
+    return Judge((), history.constraints).broken(sheet, run.epochs, run.parameters)
 
 
 def screened(history: StudyHistory) -> StudyHistory:
@@ -107,9 +117,13 @@ class Configuration:
 def configurations(history: StudyHistory) -> list[Configuration]:
     """The finalists, best mean first; where a study has none, the points that its search repeated over seeds.
 
+    None where there are several objectives: they have no order, see `fronts`.
+
     Epoch and sampling point are those with the best mean, among the pairs that the most seeds have.
     """
     stage: Stage = "finalist"
+    if history.objectives:
+        return []
     if not rankable(history, stage):
         stage = "search"
     repeats: dict[str, list[Ranked]] = {}
@@ -166,6 +180,55 @@ def _configuration(history: StudyHistory, members: Sequence[Ranked], asked: int)
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """One evaluation among those that several objectives compare."""
+
+    run: RunHistory
+    sheet: Evaluation
+    values: tuple[float, ...]  # of each objective, as it was measured
+    rank: int  # 0: on the front, nothing is better in one objective and as good in the others
+    is_knee: bool
+
+
+def members(history: StudyHistory) -> list[Member]:
+    """Every evaluation of the search that may be compared, by rank and then by the first objective; one is the knee.
+
+    [] where the study has one objective.
+    """
+    judge = Judge(history.objectives)
+    found = [(run, sheet) for run, sheets in rankable(history) for sheet in sheets]
+    earned = [judge.earned(sheet, run.epochs, run.parameters) for run, sheet in found]
+    known = [(pair, each) for pair, each in zip(found, earned, strict=True) if each is not None]
+    if not history.objectives or not known:
+        return []
+    values = pareto.array([each.values for _, each in known])
+    ranks, knee = pareto.ranks(values), pareto.knee(values)
+    order = sorted(range(len(known)), key=lambda index: (ranks[index], *values[index], index))
+    return [
+        Member(
+            run=known[index][0][0],
+            sheet=known[index][0][1],
+            values=tuple(sign * value for sign, value in zip(judge.signs, known[index][1].values, strict=True)),
+            rank=int(ranks[index]),
+            is_knee=index == knee,
+        )
+        for index in order
+    ]
+
+
+def repeated(history: StudyHistory, member: Member) -> list[tuple[float, ...]]:
+    """What fresh seeds of an evaluation's point had at its epoch and sampling point: the objectives of each."""
+    judge, found = Judge(history.objectives), []
+    for run, sheets in rankable(history, "finalist"):
+        for sheet in sheets if point_key(run) == point_key(member.run) else ():
+            earned = judge.earned(sheet, run.epochs, run.parameters)
+            alike = (sheet.epoch, sheet.sampling) == (member.sheet.epoch, member.sheet.sampling)
+            if alike and earned is not None:
+                found.append(tuple(sign * value for sign, value in zip(judge.signs, earned.values, strict=True)))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
 class Winner:
     """What a study found: a run and an evaluation that stand for it, and how sure that is."""
 
@@ -191,7 +254,10 @@ class Winner:
 
 
 def winner(history: StudyHistory) -> Winner | None:
-    """The best configuration; where nothing was repeated, the best evaluation; None where nothing ranks."""
+    """The best configuration; where nothing was repeated, the best evaluation; None where nothing ranks.
+
+    With several objectives the knee of their front stands for it.
+    """
     found = configurations(history)
     if found:
         first = found[0]
@@ -199,6 +265,10 @@ def winner(history: StudyHistory) -> Winner | None:
     ranked = rankable(history)
     if not ranked:
         return None
+    if history.objectives and (traded := members(history)):
+        chosen = next(member for member in traded if member.is_knee)
+        score = chosen.sheet.scores[history.objective].value
+        return Winner(chosen.run, chosen.sheet, summarise([score]), None)
     pairs = [(run, best_sheet(history, sheets)) for run, sheets in ranked]
     run, sheet = min(pairs, key=lambda p: (sign(history) * p[1].scores[history.objective].value, p[0].order))
     return Winner(run, sheet, summarise([sheet.scores[history.objective].value]), None)

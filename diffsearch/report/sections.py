@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from diffsearch.records import RunHistory, State, StudyHistory
-from diffsearch.report import claims, phrases, tables
+from diffsearch.report import claims, fronts, phrases, tables
 from diffsearch.report.blocks import Keep, code, fold, lines, table
 from diffsearch.report.curves import learning_curves
 from diffsearch.report.figures import Drawn, best_so_far
@@ -27,7 +27,8 @@ def opening(history: StudyHistory) -> str:
     return lines(
         phrases.unfinished_sentence(history),
         phrases.asked_sentence(history),
-        claims.won_sentence(history),
+        fronts.front_sentence(history) if history.objectives else claims.won_sentence(history),
+        fronts.constraint_sentences(history),
         phrases.cost_sentence(history),
     )
 
@@ -76,7 +77,7 @@ def _all_evaluations(history: StudyHistory, csv: str, head_line: str, folded: st
     rows = [
         [
             row["run"],
-            row["state"] + ("" if row["ranked"] else " (not ranked)"),
+            row["state"] + ("" if row["ranked"] else f" ({row.get('broken') or 'not ranked'})"),
             str(row["epoch"]),
             row["sampling"],
             *(cell for m in history.metrics for cell in _score_cells(row, m, m in biased)),
@@ -142,7 +143,7 @@ def what_went_wrong(history: StudyHistory) -> str:
     rows = []
     for run in history.runs:
         for place, outcome in enumerate((*run.attempts, run.outcome), 1):
-            if outcome.ok or outcome.state is State.RUNNING:
+            if outcome.ok or outcome.state in (State.RUNNING, State.INFEASIBLE):
                 continue
             what = str(outcome.state) + (f" (attempt {place})" if place <= len(run.attempts) else "")
             after = "" if place > len(run.attempts) else f"; then {run.outcome.state}"

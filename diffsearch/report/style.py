@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from PIL import Image
 
 from diffsearch.records import StudyHistory
-from diffsearch.report.ranks import configurations, point_key, ranking_order
+from diffsearch.report.ranks import configurations, members, point_key, ranking_order
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -84,11 +84,12 @@ def png(figure: Figure, pictures: Iterable[tuple[int, int, Pixels]] = ()) -> byt
 
 
 def colours(history: StudyHistory) -> dict[str, str]:
-    """Run key → colour: one for each configuration among the finalists (else for each of the best runs).
+    """Run key → colour: one for each configuration among the finalists or on a front (else for each of the best runs).
 
     All seeds of a point share it, the search's run among them, and so does every figure. Other runs have none.
     """
     points = [point_key(configuration.runs[0]) for configuration in configurations(history)]
+    points += [point_key(member.run) for member in members(history) if member.rank == 0]
     points = points or [point_key(run) for run in ranking_order(history)[:HIGHLIGHTS]]
     chosen = dict(zip(dict.fromkeys(points), PALETTE, strict=False))
     return {run.key: chosen[point_key(run)] for run in history.runs if point_key(run) in chosen}

@@ -15,7 +15,9 @@ from diffsearch.report.ranks import (
     Configuration,
     Winner,
     best_sheet,
+    broken,
     configurations,
+    members,
     point_key,
     rankable,
     sign,
@@ -34,6 +36,7 @@ __all__ = [
     "evaluations",
     "finalist_sampling",
     "finalists",
+    "front",
     "ledger",
     "point_key",
     "progress",
@@ -54,6 +57,7 @@ def evaluations(history: StudyHistory) -> pd.DataFrame:
     `train_s` is the training time up to that epoch in seconds; `network_calls` counts images times calls for each.
     A metric that has a spread or a bias (see `Score`) is followed by a column of it. In a study with a screen, what
     that scored has its own column (`screen_column`) and no other score; it comes before what was scored in full.
+    Where a study has constraints, `broken` says which an evaluation breaks, "" where all hold.
     """
     names, screen = axis_names(history), screen_column(history)
     sheets = [sheet for run in history.runs for sheet in run.evaluations]
@@ -89,12 +93,39 @@ def evaluations(history: StudyHistory) -> pd.DataFrame:
                     "train_s": sum(epoch.wall_s for epoch in until),
                     "sampling_s": sheet.sampling_s,
                     "scoring_s": sheet.scoring_s,
+                    **({"broken": broken(history, run, sheet)} if history.constraints else {}),
                     "key": sheet.key,
                 }
             )
     fixed = [*_RUN_COLUMNS, "epoch", *names.values(), "sampling", *scores, "samples", "noise_seed"]
-    last = ["images_trained", "network_calls", "train_s", "sampling_s", "scoring_s", "key"]
+    last = ["images_trained", "network_calls", "train_s", "sampling_s", "scoring_s"]
+    last += [*(["broken"] if history.constraints else []), "key"]
     return pd.DataFrame(rows, columns=[*fixed, *last])
+
+
+def front(history: StudyHistory) -> pd.DataFrame:
+    """The evaluations on the front of several objectives, by the first of them: a row each, the knee marked.
+
+    Each objective has the column of its name, `network_calls` a sample's; empty where the study has one objective.
+    """
+    names = axis_names(history)
+    rows = [
+        {
+            "run": member.run.key[:6],
+            "run_key": member.run.key,
+            "knee": member.is_knee,
+            "epoch": member.sheet.epoch,
+            **{name: _cell(member.run.point.get(path)) for path, name in names.items()},
+            "sampling": str(member.sheet.sampling),
+            **dict(zip(history.objectives, member.values, strict=True)),
+            "samples": member.sheet.samples,
+            "key": member.sheet.key,
+        }
+        for member in members(history)
+        if member.rank == 0
+    ]
+    columns = ["run", "run_key", "knee", "epoch", *names.values(), "sampling", *history.objectives, "samples", "key"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def screen_column(history: StudyHistory) -> str | None:

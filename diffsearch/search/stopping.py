@@ -43,13 +43,13 @@ class Rung:
 Rule: TypeAlias = Callable[[Rung], bool]
 
 
-@stopping_rule.register("none", needs_milestones=False)
+@stopping_rule.register("none", needs_milestones=False, several=True)
 def none() -> Rule:
     """Every run goes on to its last milestone."""
     return lambda rung: False
 
 
-@stopping_rule.register("asha", needs_milestones=True)
+@stopping_rule.register("asha", needs_milestones=True, several=True)
 def asha(*, reduction: float = 3.0) -> Rule:
     """Asynchronous successive halving (Li et al. 2020): about the best 1/reduction of each rung go on.
 
@@ -69,7 +69,7 @@ def asha(*, reduction: float = 3.0) -> Rule:
     return rule
 
 
-@stopping_rule.register("median", needs_milestones=True)
+@stopping_rule.register("median", needs_milestones=True, several=True)
 def median(*, minimum: int = 3) -> Rule:
     """The median rule (Golovin et al. 2017): a run stops if it is worse than the median of the others at its rung.
 

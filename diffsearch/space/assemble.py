@@ -11,6 +11,7 @@ from diffsearch.space.axes import default_track, points, sampling_point
 from diffsearch.space.conditions import When, refuse_circles, resolve
 from diffsearch.space.members import Draft, name_of
 from diffsearch.space.metric_names import against_train
+from diffsearch.space.quantities import COSTS
 from diffsearch.space.schema import SECTIONS, TRAINING_SECTIONS, Evaluation, Finalists, Screen, Search, Study
 from diffsearch.space.settings import (
     Axis,
@@ -27,6 +28,7 @@ from diffsearch.space.settings import (
 )
 from diffsearch.space.strategies import START
 from diffsearch.space.values import Setting
+from diffsearch.space.wishes import read_constraints, read_enqueued
 
 _FINALIST_SAMPLING = "search.finalists."
 
@@ -60,6 +62,13 @@ def assemble(
         for section in ("budget", "resources")
     )
     study = {key: _value(draft, key, info.default) for key, info in Study.model_fields.items()}
+    evaluation = _evaluation(draft)
+    search = replace(
+        _search(draft, sampling_fixed, tracks),
+        constraints=read_constraints(draft, evaluation.metrics),
+        enqueue=read_enqueued(draft, axes, fixed),
+        warm_start=tuple(_source(draft, each) for each in _value(draft, "search.warm_start", ())),
+    )
     return StudySpec(
         name=study["name"] if "name" in draft.settings else name,
         seed=study["seed"],
@@ -69,8 +78,8 @@ def assemble(
         milestones=milestones,
         sampling_fixed=sampling_fixed,
         sampling_axes=tuple(sampling_axes),
-        evaluation=_evaluation(draft),
-        search=_search(draft, sampling_fixed, tracks),
+        evaluation=evaluation,
+        search=search,
         budget=Budget(wall_s=budget["wall"]),
         resources=Resources(cpu=resources["cpu"], gpu=resources["gpu"]),
         use=tuple((draft.folder / Path(file).expanduser()).resolve() for file in study["use"]),
@@ -115,6 +124,13 @@ def _split(draft: Draft, sections: tuple[str, ...]) -> tuple[dict[str, Any], lis
     return fixed, axes
 
 
+def _source(draft: Draft, written: str) -> str:
+    """A study's name as it is; a folder, which has a slash or begins with a dot, relative to the file."""
+    path = Path(written).expanduser()
+    is_folder = len(path.parts) > 1 or written.startswith(".")
+    return str((draft.folder / path).resolve()) if is_folder else written
+
+
 def _is_list(setting: Setting) -> bool:
     """Whether one value was written as a list of one, which is an axis of one value."""
     return setting.varies and setting.places[:1] != (setting.place,)
@@ -131,9 +147,12 @@ def _evaluation(draft: Draft) -> EvaluationSettings:
     values = {key: _value(draft, f"evaluation.{key}", info.default) for key, info in Evaluation.model_fields.items()}
     if values["reference"] == "train":
         values["objective"] = against_train(values["objective"])
-        values["metrics"] = tuple(against_train(name) for name in values["metrics"])
-    beside = values["metrics"] or (against_train(values["objective"]),)  # a model that memorises wins only there
-    values["metrics"] = tuple(dict.fromkeys((values["objective"], *beside)))
+        for several in ("metrics", "objectives"):
+            values[several] = tuple(against_train(name) for name in values[several])
+    scored = tuple(name for name in values["objectives"] if name not in COSTS) or (values["objective"],)
+    values["objective"] = scored[0]
+    beside = values["metrics"] or tuple(map(against_train, scored))  # a model that memorises wins only there
+    values["metrics"] = tuple(dict.fromkeys((*scored, *beside)))
     values["screen"] = _screen(draft, values)
     return EvaluationSettings(**values)
 

@@ -22,6 +22,7 @@ from diffsearch.space.settings import (
     SamplingPoint,
     StudySpec,
     TrainingSettings,
+    Uniform,
     show,
 )
 
@@ -173,6 +174,19 @@ def _combinations(axes: Sequence[Axis], fixed: Mapping[str, Any], chosen: dict[s
 def ends(axis: Axis) -> tuple[Any, ...]:
     """An axis' values, or the two ends of its range."""
     return axis.domain.values if isinstance(axis.domain, Choices) else (axis.domain.low, axis.domain.high)
+
+
+def start_of(axis: Axis) -> Any:
+    """The first value of a list; the middle of a range, of a log range in its logarithm."""
+    match axis.domain:
+        case Choices(values):
+            return values[0]
+        case Uniform(low, high):
+            return (low + high) / 2
+        case LogUniform(low, high):
+            return math.sqrt(low * high)
+        case Integers(low, high):
+            return (low + high) // 2
 
 
 # --- sampling -----------------------------------------------------------------------------------------------------

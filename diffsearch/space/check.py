@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ def check(spec: StudySpec, draft: Draft) -> None:
         (_check_models, ("data", "model", "diffusion.steps")),
         (check_needs, ()),
         (_check_stopping, ("search.stopping", "training.epochs")),
+        (_check_wishes, ("search.algorithm", "search.warm_start")),
         (_check_algorithm, ("search.algorithm", "model", "diffusion", "training")),
         (_check_runs, ("search.runs", "search.finalists.top", "model", "diffusion", "training", "budget")),
         (check_tracks, ("sampling.ema", "training.ema_half_life", "search.finalists.sampling")),
@@ -153,6 +155,8 @@ def _check_algorithm(spec: StudySpec, draft: Draft) -> None:
             if not isinstance(axis.domain, Choices):
                 message = f"{choice.name} goes through lists of values, and this is a range"
                 draft.problems.add(draft.place(axis.path), axis.path, message, "write a list of values")
+    else:
+        _check_options(spec, draft)
     domains = {axis.path: axis.domain.values for axis in spec.axes if isinstance(axis.domain, Choices)}
     known = {**domains, "training.epochs": spec.milestones}
     start = choice.kwargs.get(START) or {}
@@ -176,6 +180,43 @@ def _check_algorithm(spec: StudySpec, draft: Draft) -> None:
     left_out = [at for at in domains if order and at not in order]
     if left_out:
         draft.problems.add(draft.place(path), path, f"order leaves out {', '.join(left_out)}")
+
+
+def _check_wishes(spec: StudySpec, draft: Draft) -> None:
+    """Points to begin with, and history, need an algorithm that takes them; another store must be there."""
+    search = spec.search
+    if search.algorithm.name == "sequential":
+        for key, given, help in (
+            ("enqueue", search.enqueue, "say where it begins: algorithm: {name: sequential, start: {...}}"),
+            ("warm_start", search.warm_start, "leave it out: what this store has is read in any case"),
+        ):
+            if given:
+                message = "sequential asks for its own points, one axis after the other"
+                draft.problems.add(draft.place(f"search.{key}"), f"search.{key}", message, help)
+    for source in search.warm_start:
+        if source == spec.name:
+            message = f"{source} is this study itself, which remembers what it did in any case"
+            draft.problems.add(draft.place("search.warm_start"), "search.warm_start", message)
+        if Path(source).is_absolute() and not (Path(source) / "runs").is_dir():
+            message, help = f"{source} is no store", "name a folder that holds runs, or a study of this store"
+            draft.problems.add(draft.place("search.warm_start"), "search.warm_start", message, help)
+
+
+def _check_options(spec: StudySpec, draft: Draft) -> None:
+    """That a sampler of ours can be built with its options, and gets beyond its first, random generation."""
+    choice, path = spec.search.algorithm, "search.algorithm"
+    try:
+        algorithm.build(choice.name, 0, spec.axes, **choice.kwargs)
+    except _BUILD_ERRORS as error:
+        draft.problems.add(draft.place(path), path, f"{choice.name}: {_one_line(error)}")
+        return
+    population = algorithm.member(choice.name).options().get("population_size")
+    if population is not None and spec.search.runs is not None:
+        size = choice.kwargs.get("population_size", population.default)
+        if spec.search.runs <= size:
+            message = f"{choice.name}'s first generation of {size} is random, and search.runs is {spec.search.runs}"
+            help = f"e.g. {{name: {choice.name}, population_size: {max(2, spec.search.runs // 4)}}}"
+            draft.problems.add(draft.place(path), path, message, help)
 
 
 def _check_runs(spec: StudySpec, draft: Draft) -> None:

@@ -5,27 +5,39 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping
 
-from diffsearch.registry import dataset, extractor, metric
+from diffsearch.registry import algorithm, dataset, extractor, metric, stopping_rule
 from diffsearch.space.axes import member_at
 from diffsearch.space.members import Draft
 from diffsearch.space.metric_names import MetricName, find, known_metrics, refusal
+from diffsearch.space.quantities import COSTS, help_for
 from diffsearch.space.settings import StudySpec
+from diffsearch.space.values import Setting
 
 
 def check_metrics(spec: StudySpec, draft: Draft) -> None:
     """Known names, the objective among them, enough images for each, and an extractor that can read the data's."""
+    several = draft.settings.get("evaluation.objectives")
+    if several is not None:
+        _check_objectives(spec, several, draft)
     written = draft.settings.get("evaluation.objective")
-    objective = written.only if written is not None else spec.evaluation.objective
+    objectives = (written.only if written is not None else spec.evaluation.objective,)
+    if several is not None and several.only:
+        objectives = tuple(name for name in several.only if name not in COSTS)
     listed = draft.settings.get("evaluation.metrics")
     metrics = listed.only if listed is not None else ()
-    if listed is not None and metrics and objective not in metrics:
-        message = f"the objective {objective} is not among them"
-        draft.problems.add(listed.place, "evaluation.metrics", message, f"add {objective}")
-    for written_name in dict.fromkeys((objective, *metrics)):  # what is added beside them has the same needs
-        path = "evaluation.objective" if written_name == objective else "evaluation.metrics"
+    for objective in objectives:
+        if listed is not None and metrics and objective not in metrics:
+            message = f"the objective {objective} is not among them"
+            draft.problems.add(listed.place, "evaluation.metrics", message, f"add {objective}")
+    for written_name in dict.fromkeys((*objectives, *metrics)):  # what is added beside them has the same needs
+        path = "evaluation.metrics"
+        if written_name in objectives:
+            path = "evaluation.objective" if several is None else "evaluation.objectives"
         name = find(written_name)
         if name is None:
-            draft.problems.add(draft.place(path), path, *refusal(written_name))
+            message, help = refusal(written_name)
+            help = help_for(written_name) if several is not None and path.endswith("objectives") else help
+            draft.problems.add(draft.place(path), path, message, help)
             continue
         counts = {"evaluation.samples": spec.evaluation.samples}
         if spec.search.finalists.samples:
@@ -35,12 +47,46 @@ def check_metrics(spec: StudySpec, draft: Draft) -> None:
         _check_images(name, path, spec, draft)
 
 
+def _check_objectives(spec: StudySpec, several: Setting, draft: Draft) -> None:
+    """Two or more, a metric among them, and beside an algorithm, a rule and a `keep` that can do with them."""
+    path, count = "evaluation.objectives", len(several.only)
+    if "evaluation.objective" in draft.settings:
+        message, help = "stands beside evaluation.objective", "keep one of the two"
+        draft.problems.add(several.place, path, message, help)
+    if count < 2:
+        name = several.only[0] if count else spec.evaluation.objective
+        draft.problems.add(several.place, path, "a trade-off needs two or more", f"for one: objective: {name}")
+        return
+    if not [name for name in several.only if name not in COSTS]:
+        draft.problems.add(several.place, path, "holds costs alone: what is cheapest needs no search", "add a metric")
+    chosen = spec.search.algorithm.name
+    if (chosen in algorithm and not algorithm.member(chosen).traits.get("several")) or chosen == "CmaEsSampler":
+        fit = [name for name in algorithm.names() if algorithm.member(name).traits.get("several")]
+        message = f"{chosen} follows one objective, and evaluation.objectives has {count}"
+        draft.problems.add(draft.place("search.algorithm"), "search.algorithm", message, f"take {', '.join(fit)}")
+    rule = spec.search.stopping.name
+    if rule not in stopping_rule or not stopping_rule.member(rule).traits.get("several"):
+        fit = [name for name in stopping_rule.names() if stopping_rule.member(name).traits.get("several")]
+        message = f"{rule} compares one score, and evaluation.objectives has {count}"
+        draft.problems.add(draft.place("search.stopping"), "search.stopping", message, f"take {', '.join(fit)}")
+    if spec.evaluation.screen is not None:
+        message = "orders a search by one score, and evaluation.objectives has several"
+        draft.problems.add(draft.place("evaluation.screen"), "evaluation.screen", message, "leave one of the two out")
+    if spec.keep == "best":
+        message = "best is of one objective, and any milestone may be on the front of several"
+        draft.problems.add(draft.place("keep"), "keep", message, "take milestones")
+
+
 def check_screen(spec: StudySpec, draft: Draft) -> None:
     """An unbiased metric that can be had of fewer images than the full score takes."""
     screen, section = spec.evaluation.screen, "evaluation.screen"
     if screen is None:
         return
     path, of_samples = f"{section}.objective", f"{section}.samples"
+    for each in spec.search.constraints:
+        if each.quantity not in COSTS:
+            message = f"{each} reads a metric, and the search's screen scores its own alone"
+            draft.problems.add(draft.place("search.constraints"), "search.constraints", message, "bound costs")
     written = draft.settings.get(path)
     if of_samples not in draft.settings:
         message = "a screen needs samples: the images that the search scores at each milestone"

@@ -85,6 +85,8 @@ def _search() -> Schema:
     schema = _section(Search, varies=False)
     schema["properties"]["algorithm"] = _described(Search, "algorithm", _strategy("algorithm"))
     schema["properties"]["stopping"] = _described(Search, "stopping", _strategy("stopping_rule"))
+    point: Schema = {"type": "object", "minProperties": 1}
+    schema["properties"]["enqueue"] = _described(Search, "enqueue", {"type": "array", "items": point})
     finalists = _section(Finalists, varies=False)
     finalists["properties"]["sampling"] = _section(FinalSampling, varies=True)
     schema["properties"]["finalists"] = finalists

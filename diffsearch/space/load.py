@@ -16,6 +16,7 @@ from diffsearch.space.schema import SECTIONS, Evaluation, Finalists, FinalSampli
 from diffsearch.space.settings import Choice, StudySpec
 from diffsearch.space.strategies import read_strategy
 from diffsearch.space.values import kind_of_field, read_setting, shown
+from diffsearch.space.wishes import CONSTRAINTS, ENQUEUE
 
 NOTES = "x-"  # top-level keys that start so are the user's own, e.g. to hold anchors
 _FINALISTS, _FINALIST_SAMPLING = "search.finalists", "search.finalists.sampling"
@@ -190,7 +191,11 @@ def _read_search(node: Node, sampling: Node | None, draft: Draft) -> None:
     if "finalists" in node.mapping:
         draft.places[_FINALISTS] = node.keys["finalists"]
         _read_finalists(node.mapping["finalists"], sampling, draft)
-    read_section(_without(node, *special, "finalists"), "search", Search, draft)
+    for key in (CONSTRAINTS, ENQUEUE):
+        if key in node.mapping:
+            draft.places[f"search.{key}"] = node.keys[key]
+            draft.wishes[f"search.{key}"] = node.mapping[key]
+    read_section(_without(node, *special, "finalists", CONSTRAINTS, ENQUEUE), "search", Search, draft)
 
 
 def _read_finalists(node: Node, sampling: Node | None, draft: Draft) -> None:

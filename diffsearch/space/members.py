@@ -29,6 +29,7 @@ class Draft:
         folder: what relative paths in the file are relative to.
         settings: dotted path → what was read, in file order; absent where the file is silent or wrong.
         kinds: dotted path → type, of every key that the file may vary.
+        wishes: dotted path → what was written, of keys whose meaning depends on the axes.
     """
 
     folder: Path
@@ -36,6 +37,7 @@ class Draft:
     settings: dict[str, Setting] = field(default_factory=dict)
     kinds: dict[str, Kind] = field(default_factory=dict)
     places: dict[str, Place] = field(default_factory=dict)
+    wishes: dict[str, Node] = field(default_factory=dict)
 
     def place(self, path: str) -> Place:
         """The line to blame for a path: its own, or the nearest section's above it."""

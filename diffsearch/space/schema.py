@@ -263,6 +263,11 @@ class Evaluation(Section):
     """What a sample is worth."""
 
     objective: str = Field("fid", description="The metric that the search ranks by, e.g. fid, kid, fd-digits.")
+    objectives: Names = Field(
+        (),
+        description="Instead of objective: two or more metrics and costs to trade off, of network_calls (a sample), "
+        "parameters, peak_memory_mb and training_images.",
+    )
     metrics: Names = Field((), description="All to compute. Default: the objective, and it against train.")
     samples: Samples = Field(2500, description="Images drawn and scored at each milestone.")
     reference: Literal["test", "train"] = Field("test", description="The real images that are compared with.")
@@ -282,10 +287,25 @@ class Finalists(Section):
 class Search(Section):
     """Which points are tried."""
 
-    algorithm: str = Field("tpe", description="tpe, random, grid, sequential or a class of optuna.samplers.")
+    algorithm: str = Field("tpe", description="tpe, gp, nsga2, random, grid, sequential or a class of optuna.samplers.")
     runs: Positive | None = Field(None, description="Points to try; null: until the space or the budget is used up.")
     stopping: str = Field("none", description="none, asha, median or a scheduler class of ray.tune.")
     finalists: Finalists | None = Field(None, description="The final round.")
+    constraints: Names = Field(
+        (),
+        description="What an evaluation must keep to win, e.g. [parameters < 2e6, network_calls <= 20]: costs and "
+        "metrics. A point that breaks one before training is never trained.",
+    )
+    enqueue: tuple[Mapping[str, Any], ...] = Field(
+        (),
+        description="Points to try first, e.g. [{training.loss: x0-l2}]. Axes left out take their first value, ranges "
+        "their middle.",
+    )
+    warm_start: Paths = Field(
+        (),
+        description="Studies of this store by their names, and folders of other stores: what they scored alike is "
+        "known to the algorithm and costs no run.",
+    )
 
 
 class BudgetLimits(Section):

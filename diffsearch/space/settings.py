@@ -200,7 +200,30 @@ class EvaluationSettings:
     samples: int  # images drawn and scored at each milestone
     reference: Literal["test", "train"]
     seed: int  # of the evaluation noise: the same for all runs of one repeat index
+    objectives: tuple[str, ...] = later(())  # two or more metrics and costs, of which `objective` is the first metric
     screen: ScreenSettings | None = field(default=None, metadata={LATER: True})  # as `later`
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """What an evaluation must keep to win, e.g. `parameters < 2e6`."""
+
+    quantity: str  # a cost or a metric
+    relation: Literal["<", "<=", ">", ">="]
+    bound: float
+
+    def holds(self, value: float) -> bool:
+        below, at = value < self.bound, value == self.bound and "=" in self.relation
+        return at or (below if self.relation.startswith("<") else value > self.bound)
+
+    def violation(self, value: float) -> float:
+        """By how much it is broken, as a share of its bound; 0 or less where it holds, > 0 where it doesn't."""
+        beyond = value - self.bound if self.relation.startswith("<") else self.bound - value
+        share = beyond / (abs(self.bound) or 1.0)
+        return share if self.holds(value) else max(share, 1e-9)
+
+    def __str__(self) -> str:
+        return f"{self.quantity} {self.relation} {self.bound:.15g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +240,9 @@ class SearchSettings:
     runs: int | None  # None: until the space or the budget is used up
     stopping: Choice
     finalists: FinalistSettings
+    constraints: tuple[Constraint, ...] = ()
+    enqueue: tuple[Point, ...] = ()  # tried before the algorithm is asked
+    warm_start: tuple[str, ...] = ()  # names of studies in this store, and folders of other stores
 
 
 @dataclass(frozen=True, slots=True)

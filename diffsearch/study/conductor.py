@@ -7,15 +7,20 @@ The runner drives it with Ray Tune; tests drive it in-process; both get the same
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Literal
 
+import numpy as np
+
 from diffsearch import registry
 from diffsearch.records import Outcome, State
+from diffsearch.search import pareto
 from diffsearch.search.stopping import Rule, Rung
+from diffsearch.space.settings import Point
 from diffsearch.store import RunRecords
 from diffsearch.study.journal import SearchJournal, Trial
 from diffsearch.study.ledger import Asked
@@ -75,6 +80,8 @@ class Conductor:
             if registry.stopping_rule.member(spec.search.stopping.name).traits.get("reads_store"):
                 self._stored = requests.stored_curves(self.sign)
         self._curves: dict[str, dict[int, float]] = {}  # run key → milestone → best score, of the search runs
+        self._fronts: dict[int, dict[str, list[tuple[float, ...]]]] = {}  # milestone → run key → several objectives
+        self._broken: dict[str, str] = {}  # run key → why it can't be feasible any more
         self._ready: deque[Task] = deque()
         self._flying: dict[str, Task] = {}
         self._stage: Literal["search", "full", "finals"] = "search"
@@ -125,20 +132,28 @@ class Conductor:
         epoch, score = item.evaluation.epoch, self.earned(task, item)
         if not item.completes:
             return True
-        if task.trial is not None:
+        if task.trial is not None and score < math.inf:
             self._curves.setdefault(task.asked.run_key, {})[epoch] = score
         if epoch == task.asked.milestones[-1] or self.halted:
             return True
         if self._unwanted(task.asked):
             return False
-        return task.trial is None or not self._stops(task.asked, epoch)
+        if task.trial is None:
+            return True
+        self._broken[task.asked.run_key] = self.requests.broken(task.asked, item.evaluation)
+        if self._broken[task.asked.run_key]:
+            return False
+        if self.requests.judge.several:
+            return not self._stops_among(task, epoch)
+        return not self._stops(task.asked, epoch, score)
 
     def earned(self, task: Task, item: Scored) -> float:
         """The objective, lower is better: of a run of the search the best sampling point so far at that milestone."""
         score = self.score(task, item)
         if task.trial is None:
             return score
-        return self.proposals.earn(task.trial, task.asked.run_key, item.evaluation.epoch, score)
+        earned = self.requests.earned(task.asked, item.evaluation)
+        return self.proposals.earn(task.trial, task.asked.run_key, item.evaluation.epoch, score, earned)
 
     def score(self, task: Task, item: Scored) -> float:
         """The objective of an evaluation, by its stage's scoring, lower is better."""
@@ -148,7 +163,8 @@ class Conductor:
     def stop(self, task: Task, epoch: int) -> Outcome:
         """Stop a run at a milestone whose score it has earned: this study's decision, not the run's own end."""
         details = {"epoch": epoch, "milestones": list(task.wanted)}
-        reason = "by hand" if self._unwanted(task.asked) else str(self.spec.search.stopping)
+        rule = self._broken.get(task.asked.run_key) or str(self.spec.search.stopping)
+        reason = "by hand" if self._unwanted(task.asked) else rule
         return self.ended(task, Outcome(State.STOPPED_EARLY, f"{reason} after epoch {epoch}", details))
 
     def ended(self, task: Task, outcome: Outcome) -> Outcome:
@@ -233,20 +249,41 @@ class Conductor:
         final = ended is not None and ended.state in NOT_RETRIED and not ended.by_machine
         return ended if final else None
 
-    def _stops(self, asked: Asked, epoch: int) -> bool:
+    def _stops(self, asked: Asked, epoch: int, score: float) -> bool:
         if self._rule is None:
             return False
-        curve = self._curves[asked.run_key]
+        curve = {**self._curves.get(asked.run_key, {}), epoch: score}
         others = [other for key, other in self._curves.items() if key != asked.run_key]
+        if score == math.inf:  # it breaks a constraint that may hold later: the worst of all here
+            here = [other[epoch] for other in others if epoch in other]
+            curve[epoch] = float(np.nextafter(max(here), math.inf)) if here else 0.0
         stored = [other for key, other in self._stored.items() if key != asked.run_key and key not in self._curves]
         until = {earned: curve[earned] for earned in sorted(curve) if earned <= epoch}
         ahead = tuple(milestone for milestone in asked.milestones if milestone > epoch)
         return self._rule(Rung(epoch, until, ahead, others, stored))
 
+    def _stops_among(self, task: Task, epoch: int) -> bool:
+        """Whether the rule stops a run by its place among those at this milestone, as MO-ASHA ranks them."""
+        if self._rule is None or task.trial is None:
+            return False
+        rung, run = self._fronts.setdefault(epoch, {}), task.asked.run_key
+        rung.pop(run, None)
+        own = [earned.values for earned in self.proposals.earned_at(task.trial, run, epoch) if earned.feasible]
+        runs = [*rung.values(), own] if own else [*rung.values()]
+        places = [float(place) for place in pareto.places_of_runs([pareto.array(values) for values in runs])]
+        if own:
+            rung[run] = own
+        else:
+            places.append(float(len(places)))  # nothing of it is feasible here: the last of all
+        ahead = tuple(milestone for milestone in task.asked.milestones if milestone > epoch)
+        return self._rule(Rung(epoch, {epoch: places[-1]}, ahead, [{epoch: place} for place in places[:-1]]))
+
     def _settle(self, asked: Asked, trial: int | None, outcome: Outcome) -> None:
         self.ledger.end(asked, outcome)
         if not outcome.ok and asked.stage == "search":
             self._curves.pop(asked.run_key, None)
+            for front in self._fronts.values():
+                front.pop(asked.run_key, None)
         if trial is not None:
             self.proposals.settle(trial, asked.run_key, outcome)
 
@@ -259,6 +296,11 @@ class Conductor:
                 for epoch, score in self.requests.scores(asked, self.sign).items():
                     if epoch <= last:
                         self._curves.setdefault(asked.run_key, {})[epoch] = score
+                for sheet in self.requests.sheets(asked) if self.requests.judge.several else ():
+                    earned = self.requests.earned(asked, sheet)
+                    if earned is not None and earned.feasible and sheet.epoch <= last:
+                        rung = self._fronts.setdefault(sheet.epoch, {})
+                        rung.setdefault(asked.run_key, []).append(earned.values)
 
     # --- finalists ------------------------------------------------------------------------------------------------
 
@@ -267,9 +309,15 @@ class Conductor:
         finals, screened = self.spec.search.finalists, self.spec.evaluation.screen is not None
         if screened:
             let_go(self.requests)
-        for point, epoch in best(self.requests, finals.top) if screened else self.proposals.best(finals.top):
+        chosen: list[tuple[Point, tuple[int, ...], tuple[str, ...]]] = []
+        if self.requests.judge.several:
+            chosen += self.proposals.front(finals.top)
+        else:
+            found = best(self.requests, finals.top) if screened else self.proposals.best(finals.top)
+            chosen += [(point, (epoch,), ()) for point, epoch in found]
+        for point, epochs, sampled in chosen:
             for repeat in range(finals.repeats):
-                self._ask(self.requests.finalist(point, repeat, epoch), None)
+                self._ask(self.requests.finalist(point, repeat, epochs, () if finals.sampling else sampled), None)
 
     def _task(self, asked: Asked, trial: int | None, wanted: tuple[int, ...], alone: bool = False) -> Task:
         self._ids += 1

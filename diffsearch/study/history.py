@@ -14,7 +14,8 @@ from typing import Any
 from diffsearch.errors import StoreError
 from diffsearch.files import replace_file
 from diffsearch.records import Bounds, Evaluation, Outcome, RunHistory, Screened, State, StudyHistory
-from diffsearch.space.settings import as_json, to_plain, to_value
+from diffsearch.space.quantities import parse_constraint
+from diffsearch.space.settings import as_json, later, to_plain, to_value
 from diffsearch.store import RunFolder, Store, evaluation_key
 from diffsearch.study.ledger import Asked, Ledger, Stage
 
@@ -42,6 +43,8 @@ class Header:
     measures: Mapping[str, str]
     facts: Mapping[str, str]
     bounds: tuple[Bounds, ...] = ()
+    objectives: tuple[str, ...] = later(())
+    constraints: tuple[str, ...] = later(())  # as a study file spells them
     screen: Screened | None = None
 
     def objective_of(self, stage: Stage) -> str:
@@ -127,6 +130,7 @@ class StudyFolder:
             reused_evaluations=reused,
             attempts=attempts,
             environment=folder.header().get("environment", {}),
+            parameters=asked.parameters,
             screened=screened,
             reused_screened=min(asked.reused_evaluations, len(screened)),
         )
@@ -170,5 +174,7 @@ def assemble(header: Header, runs: Iterable[RunHistory], wall_s: float, sessions
         train_images=header.train_images,
         read_from=read_from,
         facts=header.facts,
+        objectives=header.objectives,
+        constraints=tuple(c for c in map(parse_constraint, header.constraints) if c is not None),
         screen=header.screen,
     )

@@ -33,6 +33,7 @@ def asks_hash(spec: StudySpec, data_content: str) -> str:
         "repeats": spec.repeats,
         **({} if spec.sampling_at == "milestones" else {"at": spec.sampling_at}),
         "algorithm": spec.search.algorithm if spec.search.algorithm.name == "sequential" else "",
+        **({"constraints": spec.search.constraints} if spec.search.constraints else {}),
     }
     return _hash(what)
 

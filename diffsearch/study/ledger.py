@@ -53,6 +53,7 @@ class Asked:
     reused_epochs: int
     reused_evaluations: int
     only: tuple[tuple[int, int], ...] = later(())  # (milestone, place in points) that are scored; (): all
+    parameters: int | None = later(None)  # of the network, where the study trades them off or bounds them
 
     def points_at(self, epoch: int) -> tuple[SamplingPoint, ...]:
         """The sampling points that are scored at a milestone."""

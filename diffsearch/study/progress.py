@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from diffsearch.records import Evaluation, Outcome, State
@@ -51,6 +51,7 @@ class Progress:
     ended_here: int = 0  # runs, in this session
     first_at: float | None = None  # when this session handed out its first run: what came before isn't its pace
     notes: list[str] = field(default_factory=list)
+    counts: Callable[[Asked, Evaluation], bool] = lambda asked, evaluation: True  # whether a score may be the best
     screen: Scoring | None = None  # what the search ranks by instead of the objective
 
     def heard(self, task: Task, said: Item | Outcome | None) -> None:
@@ -92,6 +93,8 @@ class Progress:
 
     def scored(self, asked: Asked, evaluation: Evaluation) -> None:
         """Take an evaluation, new or from the store."""
+        if not self.counts(asked, evaluation):
+            return
         where = (asked.stage, asked.run_key)
         ranks_by, sign = self.objective, self.sign
         if self.screen is not None and asked.stage == "search":

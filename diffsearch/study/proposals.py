@@ -5,20 +5,26 @@ Knows nothing of tasks and attempts: the conductor begins a trial's runs, report
 
 from __future__ import annotations
 
+import math
+import random
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from diffsearch.records import Outcome, State
+from diffsearch.search import pareto, samplers
+from diffsearch.search.earned import Earned, best_by_epoch
 from diffsearch.search.sequential import EPOCHS, Proposal, Sequential, sequential
-from diffsearch.space.axes import grid, grid_size, settings_at
+from diffsearch.space.axes import grid, grid_size, settings_at, walk
 from diffsearch.space.settings import Point, canonical
-from diffsearch.study.inherit import points_again, take_over
+from diffsearch.study.inherit import inherit, points_again
 from diffsearch.study.journal import SearchJournal, Trial
 from diffsearch.study.ledger import Asked
 from diffsearch.study.requests import Requests
 from diffsearch.training.memory import parameters_of
 
+REFUSED_PROPOSALS = 5  # in a row that a constraint refuses, before feasible points are drawn at random
+MOST_DRAWS = 10_000  # of those, before the search is taken to be over
 IDLE_PROPOSALS = 200  # proposals in a row that were known already: the search finds nothing new by itself
 
 
@@ -31,6 +37,7 @@ class _Open:
     numbers: list[int]  # of the trials that it answers: the same point may be proposed again while it runs
     waiting: set[str]
     scores: dict[str, dict[int, float]] = field(default_factory=dict)  # run key → epoch → best score
+    earned: dict[str, dict[tuple[int, str], Earned]] = field(default_factory=dict)  # run key → epoch, sampling → it
     stopped: bool = False
     failed: bool = False
 
@@ -59,20 +66,27 @@ class Proposals:
         self._sequential = self._build_sequential()
         self._open: dict[int, _Open] = {}  # trial number → trial
         self._told: dict[str, dict[int, float] | None] = {}  # proposal identity → scores
+        self._earned: dict[str, tuple[Earned, ...]] = {}  # and all evaluations, where a score doesn't say it all
         self._counted = 0  # runs that the search asked for, warm ones and repetitions aside
         self._first: deque[Trial | Proposal] = deque()  # before anything new
         self.is_over = False
+        finite = samplers.traits(self._spec.search.algorithm).get("finite")
+        self._patience = IDLE_PROPOSALS if finite else REFUSED_PROPOSALS  # with what is refused before it is trained
         self._recall()
 
     def next(self) -> Trial | None:
         """A trial whose runs are to begin, or None: there is none now, and none at all if `is_over`."""
+        refusals = 0
         for _ in range(IDLE_PROPOSALS):
-            trial = self._next_trial()
+            trial = self._next_trial() if refusals < self._patience else self._next_feasible()
             if trial is None:
                 return None
             identity = trial.proposal.identity
             if identity in self._told:
-                self.journal.tell(trial.number, self._told[identity], stopped=False)
+                self._tell([trial.number], identity, stopped=False)
+                continue
+            if self._refuse(trial):
+                refusals += not self._first
                 continue
             same = [open_ for open_ in self._open.values() if open_.identity == identity]
             if same:
@@ -91,9 +105,17 @@ class Proposals:
         """A trial's runs were asked for, by their keys."""
         self._open[trial.number] = _Open(trial.proposal, trial.proposal.identity, [trial.number], set(runs))
 
-    def earn(self, trial: int, run: str, epoch: int, score: float) -> float:
-        """A run of a trial scored; returns its best at that epoch."""
+    def earn(self, trial: int, run: str, epoch: int, score: float, what: Earned | None = None) -> float:
+        """A run of a trial scored; returns its best at that epoch, infinity where nothing of it is feasible.
+
+        Args:
+            what: the evaluation, where the study has several objectives or constraints.
+        """
         earned = self._open[trial].scores.setdefault(run, {})
+        if what is not None:
+            self._open[trial].earned.setdefault(run, {})[epoch, what.sampling] = what
+            if not what.feasible:
+                return earned.get(epoch, math.inf)
         earned[epoch] = min(score, earned.get(epoch, score))
         return earned[epoch]
 
@@ -106,10 +128,25 @@ class Proposals:
         if open_.waiting:
             return
         scores = None if open_.failed else _mean_curve(list(open_.scores.values()))
+        earned = () if open_.failed else _mean_evaluations(list(open_.earned.values()))
         del self._open[trial]
-        self._told[open_.identity] = scores
-        for number in open_.numbers:
-            self.journal.tell(number, scores, open_.stopped)
+        self._told[open_.identity] = best_by_epoch(earned) or None if earned else scores
+        if earned:
+            self._earned[open_.identity] = earned
+        self._tell(open_.numbers, open_.identity, open_.stopped)
+
+    def _tell(self, numbers: Iterable[int], identity: str, stopped: bool) -> None:
+        """Tell the journal what is known of a proposal."""
+        own = self._earned.get(identity, ())
+        others = (earned for other, run in self._earned.items() if other != identity for earned in run)
+        verdict = self._requests.judge.verdict(own, others)
+        for number in numbers:
+            self.journal.tell(number, self._told[identity], stopped, own, verdict)
+
+    def earned_at(self, trial: int, run: str, epoch: int) -> list[Earned]:
+        """What a run of a trial earned at one epoch, where a score doesn't say it all."""
+        earned = self._open[trial].earned.get(run, {})
+        return [what for (at, _), what in earned.items() if at == epoch]
 
     def best(self, top: int) -> list[tuple[Point, int]]:
         """(point, epoch) of the best evaluations of distinct points, best first; failures have none."""
@@ -124,6 +161,27 @@ class Proposals:
             bare = {path: value for path, value in point.items() if path != EPOCHS}
             distinct.setdefault(canonical(bare), (bare, point[EPOCHS]))
         return list(distinct.values())[:top]
+
+    def front(self, top: int) -> list[tuple[Point, tuple[int, ...], tuple[str, ...]]]:
+        """Points with most of the front's hypervolume, with the epochs and sampling points that are on it.
+
+        A point is as good as its best evaluation; all that it has on the front is repeated with it.
+        """
+        found = [
+            (asked.point, earned)
+            for asked in self._requests.ledger.of(self._requests.asks)
+            for earned in (self._earned.get(self._identity(asked), ()) if asked.stage == "search" else ())
+            if earned.feasible
+        ]
+        members: dict[str, tuple[Point, list[Earned]]] = {}
+        values = pareto.array([earned.values for _, earned in found], columns=len(self._requests.judge.objectives))
+        for index in pareto.by_contribution(values):
+            point, earned = found[index]
+            members.setdefault(canonical(dict(point)), (point, []))[1].append(earned)
+        return [
+            (point, tuple(sorted({e.epoch for e in run})), tuple(dict.fromkeys(e.sampling for e in run)))
+            for point, run in list(members.values())[:top]
+        ]
 
     # --- what comes next --------------------------------------------------------------------------------------------
 
@@ -150,6 +208,39 @@ class Proposals:
             return None
         return self.journal.ask()
 
+    def _refuse(self, trial: Trial) -> bool:
+        """Whether a constraint refuses a proposal before it is trained; it is then at its end."""
+        if not self._spec.search.constraints:
+            return False
+        asked = self._requests.search_run(trial.proposal.point, 0, trial.proposal.epochs)
+        refused = self._requests.refused(asked)
+        if refused:
+            self._requests.ledger.ask(asked)
+            reason = "; ".join(why for _, why in refused.values())
+            self._requests.ledger.end(asked, Outcome(State.INFEASIBLE, reason))
+            self.journal.refuse(trial.number, {name: violation for name, (violation, _) in refused.items()})
+            self._told[trial.proposal.identity] = None
+        return bool(refused)
+
+    def _is_refused(self, proposal: Proposal) -> bool:
+        constrained = bool(self._spec.search.constraints)
+        return constrained and bool(self._requests.refused(self._requests.search_run(proposal.point, 0, None)))
+
+    def _next_feasible(self) -> Trial | None:
+        """A new point that no constraint refuses beforehand, drawn at random: the search finds none by itself.
+
+        What it keeps proposing it would propose again, where it doesn't learn from what was never trained.
+        """
+        known = self._known()
+        rng = random.Random(samplers.seed_of(self._spec.seed, len(self.journal.trials())))
+        for _ in range(MOST_DRAWS):
+            point = walk(self._spec.axes, self._spec.fixed, lambda axis: samplers.draw(axis, rng))
+            proposal = Proposal(point)
+            if proposal.identity not in known and not self._is_refused(proposal):
+                return self.journal.ask_for(proposal)
+        self.is_over = True
+        return None
+
     def _next_sequential(self, search: Sequential) -> Trial | None:
         wanted = search.wanted(self._told)
         underway = {open_.identity for open_ in self._open.values()}
@@ -160,8 +251,10 @@ class Proposals:
     def _never_asked(self) -> Proposal | None:
         """A point that the search doesn't find by itself, where the space is a grid and has one left."""
         known = self._known()
-        proposals = (Proposal(point) for point in grid(self._spec) or ())
-        return next((proposal for proposal in proposals if proposal.identity not in known), None)
+        for proposal in (Proposal(point) for point in grid(self._spec) or ()):
+            if proposal.identity not in known and not self._is_refused(proposal):
+                return proposal
+        return None
 
     def _known(self) -> set[str]:
         return {*self._told, *(open_.identity for open_ in self._open.values())}
@@ -204,14 +297,18 @@ class Proposals:
         asked, idle, refused = set(), 0, self._refused()
         again: dict[str, Proposal] = {}
         for trial in self.journal.trials():
+            if trial.elsewhere:
+                continue
             identity = trial.proposal.identity
             idle = 0 if identity not in asked else idle + (not trial.chosen)
             asked.add(identity)
+            if trial.evaluations:
+                self._earned[identity] = trial.evaluations
             if trial.finished and not trial.scores and canonical(dict(trial.proposal.point)) in refused:
                 again[identity] = trial.proposal
             elif trial.finished:
                 again.pop(identity, None)
-                self._counted += not trial.warm and identity not in self._told
+                self._counted += not trial.warm and not trial.refused and identity not in self._told
                 self._told[identity] = dict(trial.scores) if trial.scores else None
             else:
                 self._first.append(trial)
@@ -220,15 +317,30 @@ class Proposals:
         self.is_over = idle >= IDLE_PROPOSALS and not self._first
         if self._sequential is None:
             self._first.extend(point for point in points_again(self._requests) if point.identity not in asked)
-            if not self.journal.has_inherited:
-                self._told |= take_over(self._requests, self.journal, self._sign, known=asked)
-                self.journal.set_inherited()
+            self._first.extend(p for p in map(Proposal, self._spec.search.enqueue) if p.identity not in asked)
+            for identity, history in inherit(self._requests, self.journal, self._sign, known=asked).items():
+                self._told[identity] = history.scores
+                if history.evaluations:
+                    self._earned[identity] = history.evaluations
 
     def _refused(self) -> set[str]:
         """Points with a run that failed through no fault of its own."""
         ledger = self._requests.ledger
         ended = ((asked, ledger.end_of(asked)) for asked in ledger.of(self._requests.asks))
         return {canonical(dict(asked.point)) for asked, outcome in ended if outcome is not None and outcome.by_machine}
+
+
+def _mean_evaluations(runs: list[dict[tuple[int, str], Earned]]) -> tuple[Earned, ...]:
+    """Mean values over repeats of the evaluations that all of them have; a constraint holds where it does in each."""
+    shared = set.intersection(*(set(run) for run in runs)) if runs else set()
+    return tuple(
+        replace(
+            runs[0][where],
+            values=tuple(sum(each) / len(runs) for each in zip(*(run[where].values for run in runs), strict=True)),
+            violations=tuple(max(each) for each in zip(*(run[where].violations for run in runs), strict=True)),
+        )
+        for where in sorted(shared)
+    )
 
 
 def _mean_curve(curves: list[dict[int, float]]) -> dict[int, float] | None:

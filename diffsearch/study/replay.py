@@ -54,9 +54,13 @@ class Replays:
         facts, spec = self.recording.facts, replace(self.spec, seed=seed)
         simulation = Simulation(Drawn(self, seed), SimulatedStore(self.costs.reuse), self.workers, self.costs)
         measured = {metric: facts.measures[metric] for metric in spec.evaluation.metrics}
-        requests = Requests(spec, simulation.store, facts.content, Ledger(None), "replay", {}, measured)
+        requests = Requests(
+            spec, simulation.store, facts.content, Ledger(None), "replay", {}, measured, image_shape=facts.image_shape
+        )
         name = f"{spec.name}-{asks_hash(spec, facts.content)}"
-        journal = SearchJournal(None, name, spec.axes, spec.fixed, spec.search.algorithm, spec.seed)
+        journal = SearchJournal(
+            None, name, spec.axes, spec.fixed, spec.search.algorithm, spec.seed, len(requests.judge.objectives)
+        )
         return simulation, Conductor(requests, journal, facts.image_shape, lambda: simulation.now_s)
 
     @cached_property

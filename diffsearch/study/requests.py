@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from diffsearch.records import State
+from diffsearch.errors import StoreError
+from diffsearch.records import EpochRecord, Evaluation, State
 from diffsearch.scoring.metrics import measure
+from diffsearch.search.earned import Earned, Judge, breaks
 from diffsearch.space.axes import finalist_points, picked, points_at, searched_points, settings_at
 from diffsearch.space.metric_names import parse
-from diffsearch.space.settings import Point, StudySpec
+from diffsearch.space.quantities import COSTS
+from diffsearch.space.settings import Point, RunSettings, SamplingPoint, StudySpec
 from diffsearch.store import RunStore, run_key
 from diffsearch.study.identity import asks_hash, space_hash
 from diffsearch.study.ledger import Asked, Ledger, Stage
+from diffsearch.training.memory import describe, parameters_of
+from diffsearch.training.network import calls_of
 from diffsearch.trial import TrialRequest, missing, stored_evaluation
 
 FRESH_SEEDS = 1000  # finalists are repeated over seeds that no search run has
@@ -42,6 +47,8 @@ class Requests:
         session: of this driver.
         environment: written into each run.json.
         measured: metric → what it is measured with, where that is known without its extractor.
+        image_shape: of its data set; what parameters and memory are counted for.
+        classes: of its data set; a conditional network's parameters hardly depend on them.
     """
 
     spec: StudySpec
@@ -51,6 +58,14 @@ class Requests:
     session: str
     environment: Mapping[str, str]
     measured: Mapping[str, str] | None = None
+    image_shape: tuple[int, int, int] = field(kw_only=True)
+    classes: int = 10
+
+    @cached_property
+    def judge(self) -> Judge:
+        """What judges evaluations of the search."""
+        objectives = self.spec.evaluation.objectives or (self.scoring("search").objective,)
+        return Judge(objectives, self.spec.search.constraints)
 
     @cached_property
     def space(self) -> str:
@@ -81,9 +96,16 @@ class Requests:
         milestones = tuple(epoch for epoch in self.spec.milestones if epochs is None or epoch <= epochs)
         return self._asked(point, repeat, "search", milestones)
 
-    def finalist(self, point: Point, repeat: int, epoch: int) -> Asked:
-        """A repetition of a finalist over a fresh seed, scored in full where its configuration earned its score."""
-        return self._asked(point, FRESH_SEEDS + repeat, "finalist", (epoch,))
+    def finalist(self, point: Point, repeat: int, epochs: tuple[int, ...], sampled: Collection[str] = ()) -> Asked:
+        """A repetition of a finalist over a fresh seed, scored in full where its configuration earned its score.
+
+        Args:
+            epochs: ascending.
+            sampled: sampling points in words, where it is to be scored at these alone.
+        """
+        asked = self._asked(point, FRESH_SEEDS + repeat, "finalist", epochs)
+        kept = tuple(each for each in asked.points if str(each) in sampled)
+        return replace(asked, points=kept) if kept else asked
 
     def in_full(self, asked: Asked, pairs: Iterable[tuple[int, int]]) -> Asked:
         """A run of the search again, these (milestone, place of a sampling point) of it scored in full.
@@ -103,6 +125,7 @@ class Requests:
         settings = settings_at(spec, point, spec.seed + repeat)
         key = run_key(settings, self.content, spec.extensions)
         points = finalist_points(spec, settings) if stage == "finalist" else searched_points(spec, settings)
+        points = self._affordable(settings, points) or points
         folder = self.store.run(key)
         first = self.ledger.first(stage, key)
         return Asked(
@@ -120,7 +143,69 @@ class Requests:
             reused_epochs=first.reused_epochs if first else len(folder.epochs()),
             reused_evaluations=first.reused_evaluations if first else len(folder.evaluations()),
             only=picked(spec, milestones, len(points)) if stage == "search" else (),
+            parameters=self._parameters(settings) if self.judge.reads("parameters") else None,
         )
+
+    def _parameters(self, settings: RunSettings) -> int:
+        return parameters_of(settings, self.image_shape, self.classes)
+
+    def _affordable(self, settings: RunSettings, points: tuple[SamplingPoint, ...]) -> tuple[SamplingPoint, ...]:
+        """Those whose cost, known before they are sampled, keeps the constraints."""
+        limits = [each for each in self.spec.search.constraints if each.quantity == "network_calls"]
+        if not limits:
+            return points
+        return tuple(p for p in points if all(each.holds(calls_of(settings, p)) for each in limits))
+
+    def refused(self, asked: Asked) -> Mapping[str, tuple[float, str]]:
+        """Constraints that a run breaks whatever comes of it, so that it is never trained: text → (by how much, why).
+
+        Known beforehand are the network's parameters, the least memory that training it needs, and the calls of its
+        sampling points, of which one within the bounds is enough.
+        """
+        found: dict[str, tuple[float, str]] = {}
+        for each in self.spec.search.constraints:
+            value: float | None = None
+            if each.quantity == "parameters":
+                value = self._parameters(asked.settings)
+            elif each.quantity == "peak_memory_mb" and each.relation.startswith("<"):
+                value = describe(asked.settings, self.image_shape, self.classes).memory_mb
+            elif each.quantity == "network_calls":
+                value = min((calls_of(asked.settings, point) for point in asked.points), key=each.violation)
+            if value is not None and not each.holds(value):
+                found[str(each)] = each.violation(value), breaks(each, value)
+        return found
+
+    def earned(self, asked: Asked, sheet: Evaluation) -> Earned | None:
+        """An evaluation as objectives and constraints judge it; None where a score alone says it all."""
+        if self.judge.is_plain:
+            return None
+        judge = self.judge
+        if not judge.several:
+            judge = replace(judge, objectives=(self.scoring(asked.stage).objective,))
+        found = judge.earned(sheet, self._epochs(asked.run_key), asked.parameters)
+        if found is None:
+            raise StoreError(f"run {asked.run_key[:6]} has a score of epoch {sheet.epoch} and no record of that epoch.")
+        return found
+
+    def broken(self, asked: Asked, sheet: Evaluation) -> str:
+        """Why a run can't be feasible any more: a cost that only grows is beyond its bound. Empty where none is."""
+        growing = tuple(
+            each
+            for each in self.judge.constraints
+            if each.relation.startswith("<") and each.quantity in COSTS and not COSTS[each.quantity].sampled
+        )
+        return Judge((), growing).broken(sheet, self._epochs(asked.run_key), asked.parameters) if growing else ""
+
+    def _epochs(self, run_key: str) -> tuple[EpochRecord, ...]:
+        read = self.judge.reads("peak_memory_mb") or self.judge.reads("training_images")
+        return self.store.run(run_key).epochs() if read else ()
+
+    def sheets(self, asked: Asked) -> list[Evaluation]:
+        """The evaluations that the store has of what is asked."""
+        request, folder = self.request(asked), self.store.run(asked.run_key)
+        pairs = ((epoch, point) for epoch in asked.milestones for point in asked.points_at(epoch))
+        found = (stored_evaluation(folder, request, epoch, point) for epoch, point in pairs)
+        return [sheet for sheet in found if sheet is not None]
 
     def request(self, asked: Asked) -> TrialRequest:
         """What a worker is told."""
@@ -148,16 +233,17 @@ class Requests:
         return "milestones" if screened and self.spec.keep in ("last", "best") else self.spec.keep
 
     def scores(self, asked: Asked, sign: float) -> dict[int, float]:
-        """The best that the store has of a run at each of its milestones: epoch → objective times `sign`."""
-        request, folder = self.request(asked), self.store.run(asked.run_key)
+        """The best that the store has of a run at each of its milestones: epoch → objective times `sign`.
+
+        What breaks a constraint isn't among them.
+        """
         objective = self.scoring(asked.stage).objective
         scores: dict[int, float] = {}
-        for epoch in asked.milestones:
-            for point in asked.points_at(epoch):
-                found = stored_evaluation(folder, request, epoch, point)
-                if found is not None:
-                    score = sign * found.scores[objective].value
-                    scores[epoch] = min(score, scores.get(epoch, score))
+        for sheet in self.sheets(asked):
+            earned = self.earned(asked, sheet)
+            if earned is None or earned.feasible:
+                score = sign * sheet.scores[objective].value
+                scores[sheet.epoch] = min(score, scores.get(sheet.epoch, score))
         return scores
 
     def stored_curves(self, sign: float) -> dict[str, dict[int, float]]:
@@ -168,6 +254,7 @@ class Requests:
         scoring, curves = self.scoring("search"), dict[str, dict[int, float]]()
         for key, settings, folder in self.store.runs_on(self.content):
             points = searched_points(self.spec, settings)
+            points = self._affordable(settings, points) or points
             only = picked(self.spec, self.spec.milestones, len(points))
             for found in folder.evaluations(self.measures).values():
                 wanted = found.epoch in self.spec.milestones and found.sampling in points_at(points, only, found.epoch)

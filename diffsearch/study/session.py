@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from diffsearch.data.datasets import ImageData
 from diffsearch.files import replace_file
-from diffsearch.records import Bounds, Outcome, Screened
+from diffsearch.records import Bounds, Evaluation, Outcome, Screened, State
 from diffsearch.scoring.bounds import bounds
 from diffsearch.space.axes import grid_size
 from diffsearch.space.metric_names import parse
@@ -59,9 +59,19 @@ class Session:
             self.spec.fixed,
             self.spec.search.algorithm,
             self.spec.seed,
+            max(1, len(self.spec.evaluation.objectives)),
         )
         wall_before = self.ledger.wall_s
-        requests = Requests(self.spec, self.store, self.data.content, self.ledger, self.id, environment())
+        requests = Requests(
+            self.spec,
+            self.store,
+            self.data.content,
+            self.ledger,
+            self.id,
+            environment(),
+            image_shape=self.data.image_shape,
+            classes=len(self.data.classes),
+        )
         self.header = self._header(requests)
         replace_file(self.path / "study.yaml", self.spec.text.encode())
         self.header.write(self.path)
@@ -76,6 +86,7 @@ class Session:
             wall_before,
             screen=requests.scoring("search") if self.spec.evaluation.screen else None,
         )
+        self.progress.counts = self._counts
         self._recall_progress()
         self.conductor.answered = self._answered
 
@@ -134,8 +145,13 @@ class Session:
     def _recall_progress(self) -> None:
         for asked in self.ledger.of(self.conductor.requests.asks):
             outcome = self.ledger.end_of(asked)
-            if outcome is not None and not outcome.by_machine:
+            if outcome is not None and not outcome.by_machine and outcome.state is not State.INFEASIBLE:
                 self._answered(asked, outcome)
+
+    def _counts(self, asked: Asked, evaluation: Evaluation) -> bool:
+        """Whether it keeps the constraints."""
+        earned = self.conductor.requests.earned(asked, evaluation)
+        return earned is None or earned.feasible
 
     def _answered(self, asked: Asked, outcome: Outcome) -> None:
         """A run that needs no worker: it ended before, or the store has all of it."""
@@ -173,6 +189,8 @@ class Session:
             asks=requests.asks,
             extensions=dict(spec.extensions),
             measures=requests.measures,
+            objectives=spec.evaluation.objectives,
+            constraints=tuple(map(str, spec.search.constraints)),
             screen=_screened(requests),
             facts={**environment(), **hashes, "data": f"{self.data.name} {self.data.content}", "seed": str(spec.seed)},
         )

@@ -95,7 +95,8 @@ def _scores(requests: Requests, asked: Asked, stage: Stage) -> Iterator[tuple[tu
     for epoch in (epoch for epoch in of_stage.milestones if epoch <= last):
         for point in of_stage.points_at(epoch):
             evaluation = stored_evaluation(folder, request, epoch, point)
-            if evaluation is not None:
+            earned = None if evaluation is None else requests.earned(of_stage, evaluation)
+            if evaluation is not None and (earned is None or earned.feasible):
                 score = scoring.sign * evaluation.scores[scoring.objective].value
                 yield (epoch, asked.points.index(point)), score
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import nn
 
 from diffsearch import registry
 from diffsearch.data.normalise import Normalization
 from diffsearch.diffusion import Denoiser, Schedule
+from diffsearch.diffusion.sampling import sample
 from diffsearch.diffusion.targets import Predicts
-from diffsearch.space.settings import RunSettings
+from diffsearch.space.settings import RunSettings, SamplingPoint
 from diffsearch.training.precision import Autocast
 from diffsearch.training.prior import Prior
 
@@ -39,6 +42,32 @@ def predicted(settings: RunSettings) -> Predicts:
     """What the run's network says."""
     found: Predicts = registry.loss.member(settings.training.loss).traits["predicts"]
     return found
+
+
+@functools.lru_cache(maxsize=4096)
+def calls_of(settings: RunSettings, point: SamplingPoint) -> int:
+    """Network calls of one sample: counted by sampling from a network that says nothing, one pixel wide."""
+    training, counted = settings.training, [0]
+
+    def nothing(x_t: torch.Tensor, t: torch.Tensor, *labels: torch.Tensor) -> torch.Tensor:
+        counted[0] += 1
+        return torch.cat([x_t, x_t], dim=1) if training.learned_variance else x_t
+
+    told = Denoiser(
+        network=nothing,
+        schedule=build_schedule(settings),
+        predicts=predicted(settings),
+        low=-1.0,
+        high=1.0,
+        data_mean=torch.zeros(1, 1, 1),
+        class_means=torch.zeros(1, 1, 1, 1) if training.conditioning == "class" else None,
+        class_shares=torch.ones(1, dtype=torch.float64),
+        blind_at_end=training.min_snr_gamma is not None,
+        learned_variance=training.learned_variance,
+    )
+    for _ in sample(told, point.sampler, point.steps, (1, 1, 1, 1), 0, 1, guidance=point.guidance):
+        continue
+    return counted[0]
 
 
 def denoiser(

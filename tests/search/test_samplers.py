@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 
 import optuna
 import pytest
@@ -114,12 +115,21 @@ def test_a_grid_gives_out_every_point(tmp_path, seed):
     assert found == {Proposal(point).identity for point in points(LISTS, {})} and len(found) == 8
 
 
-@pytest.mark.parametrize("name", ["grid", "random", "tpe"])
+SHORT = {  # so that eight trials are enough to see the model at work
+    "tpe": Choice.of("tpe", startup_trials=3),
+    "gp": Choice.of("gp", startup_trials=5),
+    "nsga2": Choice.of("nsga2", population_size=2),
+}
+
+
+@pytest.mark.parametrize("name", ["gp", "grid", "nsga2", "random", "tpe"])
 @pytest.mark.parametrize("reopen", [0, 1, 4, 7])
 def test_the_same_seed_proposes_the_same_points_also_after_a_kill(tmp_path, name, reopen):
     """Nothing of a sampler lives in memory: the journal, opened anew, goes on as if it had never been closed."""
     axes = LISTS if name == "grid" else RANGES
-    choice = Choice.of(name, startup_trials=3) if name == "tpe" else Choice.of(name)
+    choice = SHORT.get(name, Choice.of(name))
+    if name == "gp" and reopen < 7:
+        pytest.skip("each of its proposals takes a second: the last one, after its model began, is enough")
 
     def eight(folder, closed_at):
         asks, points = journal(folder, axes, choice, seed=3), []
@@ -135,6 +145,61 @@ def test_the_same_seed_proposes_the_same_points_also_after_a_kill(tmp_path, name
     assert eight(tmp_path / "again", reopen) == whole
     other = journal(tmp_path / "other", axes, choice, seed=4)
     assert [other.ask().proposal.identity for _ in range(8)] != whole
+
+
+@pytest.mark.parametrize("name", [n for n in registry.algorithm.names() if n not in ("sequential", "grid")])
+def test_a_search_goes_where_scores_are_low(tmp_path, name):
+    """The last third of the trials of every algorithm that learns lies lower than that of random search."""
+    axes = (Axis("training.learning_rate", LogUniform(1e-5, 1e-1)), *LISTS)
+
+    def score(point):
+        return abs(math.log10(point["training.learning_rate"]) + 2) + (point["model.kind"] != "unet")
+
+    def last_third(choice):
+        asks, found = journal(tmp_path / choice.name, axes, choice, seed=1), []
+        for _ in range(30 if name != "gp" else 15):
+            trial = asks.ask()
+            found.append(score(trial.proposal.point))
+            asks.tell(trial.number, {1: found[-1]}, stopped=False)
+        return sum(found[-len(found) // 3 :]) / (len(found) // 3)
+
+    learned = last_third(SHORT.get(name, Choice.of(name)))
+    assert (learned < 0.7 * last_third(Choice.of("random"))) == (name != "random")
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in registry.algorithm.names() if registry.algorithm.member(n).traits.get("every_axis")]
+)
+def test_conditional_axes_are_modelled_and_not_drawn_beside_the_model(tmp_path, name):
+    """Optuna's own GPSampler and NSGAIISampler draw them at random: they know the axes that all trials have."""
+    asks = journal(tmp_path, RANGES, SHORT[name])
+    for number in range(7):
+        trial = asks.ask()
+        assert is_valid(RANGES, trial.proposal.point)
+        asks.tell(trial.number, {1: float(number)}, stopped=False)
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(tmp_path / "journal.log")))
+    study = optuna.load_study(study_name="study", storage=storage)
+    sampler = samplers.build(SHORT[name], 0, RANGES)
+    assert set(sampler.infer_relative_search_space(study, study.trials[-1])) == {axis.path for axis in RANGES}
+
+
+@pytest.mark.parametrize("name", ["gp", "nsga2"])
+def test_a_run_that_was_stopped_early_teaches_a_sampler_that_reads_no_pruned_trials(tmp_path, name):
+    asks = journal(tmp_path, RANGES, SHORT[name])
+    asks.tell(asks.ask().number, {1: 5.0}, stopped=True)
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(tmp_path / "journal.log")))
+    [trial] = optuna.load_study(study_name="study", storage=storage).trials
+    assert (trial.state.name, trial.value) == ("COMPLETE", 5.0)
+
+
+def test_a_point_that_was_chosen_elsewhere_belongs_to_a_generation(tmp_path):
+    asks = journal(tmp_path, RANGES, SHORT["nsga2"])
+    point = next(iter(points(RANGES, {})))
+    for number in range(2):
+        asks.tell(asks.ask_for(Proposal(point)).number, {1: float(number)}, stopped=False)
+    asks.tell(asks.ask().number, {1: 0.0}, stopped=False)
+    frozen = asks._study.get_trials(deepcopy=False)
+    assert [trial.system_attrs["NSGAIISampler:generation"] for trial in frozen] == [0, 0, 1]
 
 
 def test_trials_of_one_search_differ_in_their_seeds():

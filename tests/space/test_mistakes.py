@@ -27,6 +27,19 @@ def problems_of(text: str, *overrides: str, base: str = BASE) -> tuple[Problem, 
 
 # (what is added to the base, line, column, path, a part of the message, a part of the help)
 MISTAKES = [
+    ("search: {algorithm: nsga2, runs: 12}", 6, 21, "search.algorithm", "first generation of 16", "population_size: 3"),
+    ("search: {algorithm: {name: nsga2, population_size: 1}}", 6, 21, "search.algorithm", "equal to 2", ""),
+    ("search: {constraints: [parameters 3]}", 6, 24, "search.constraints", "its bound, read 'parameters 3'", "2M"),
+    ("search: {constraints: [parameters < 3q]}", 6, 24, "search.constraints", "a quantity and its bound", ""),
+    ("search: {constraints: parametrs < 3}", 6, 23, "search.constraints", "'parametrs'", "mean 'parameters'?"),
+    ("search: {constraints: [kid < 3]}", 6, 24, "search.constraints", "unknown quantity 'kid'", "known: fd-digits, "),
+    ("search: {enqueue: [3]}", 6, 20, "search.enqueue", "should be a point, read 3", "e.g. "),
+    ("search: {enqueue: {training.los: v-l2}}", 6, 20, "search.enqueue", "is no axis", ""),
+    ("search: {enqueue: {training.loss: v-l2}}", 6, 35, "search.enqueue", "training.loss is x0-l2 in this file", ""),
+    ("search: {enqueue: [{training.epochs: 1}]}", 6, 21, "search.enqueue", "milestones", "leave it out"),
+    ("search: {warm_start: ./nowhere}", 6, 22, "search.warm_start", "is no store", ""),
+    ("search: {warm_start: small}", 6, 22, "search.warm_start", "this study itself", ""),
+    ("search: {algorithm: sequential, enqueue: [{}]}", 6, 33, "search.enqueue", "its own points", "start: {...}"),
     ("trainin: {}", 6, 1, "trainin", "no such key", "Did you mean 'training'?"),
     ("training: {los: x0-l2}", 6, 12, "training.los", "no such key", "Did you mean 'loss'?"),
     ("search:\n  stoping: asha", 7, 3, "search.stoping", "no such key", "Did you mean 'stopping'?"),
@@ -240,3 +253,60 @@ def test_a_mistake_reads_as_on_the_screen() -> None:
         "   Did you mean 'cosine'?",
         "1 error; nothing was run.",
     ]
+
+
+OBJECTIVES = """\
+data: {dataset: mnist-5k}
+training: {learning_rate: {log: [1e-4, 1e-2]}, batch_size: [32, 64]}
+model: {kind: [dense, unet], channels: [[8, 16], [16, 32]]}
+search: {algorithm: %s, runs: 20%s}
+evaluation: {objectives: %s%s}
+"""
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "search", "objectives", "evaluation", "line", "path", "message", "help"),
+    [
+        ("tpe", "", "[fd-digits]", "", 5, "evaluation.objectives", "two or more", "objective: fd-digits"),
+        ("tpe", "", "[fd-digits, network_cals]", "", 5, "evaluation.objectives", "'network_cals'", "'network_calls'"),
+        ("tpe", "", "[parameters, network_calls]", "", 5, "evaluation.objectives", "holds costs alone", "a metric"),
+        ("tpe", "", "[fd-digits, parameters]", ", objective: fid", 5, "evaluation.objectives", "beside", "one of the"),
+        ("tpe", "", "[fd-digits, parameters]", ", metrics: [kd-digits]", 5, "evaluation.metrics", "not among", ""),
+        ("CmaEsSampler", "", "[fd-digits, parameters]", "", 4, "search.algorithm", "one objective", "gp, grid, nsga2"),
+        ("tpe", ", stopping: ASHAScheduler", "[fd-digits, parameters]", "", 4, "search.stopping", "one score", "asha"),
+        ("tpe", "}\nx-a: {b: 1", "[fd-digits, parameters]", "}\nkeep: best\nx-b: {c: 1", 7, "keep", "the front", ""),
+        ("tpe", ", stopping: curves", "[fd-digits, parameters]", "", 4, "search.stopping", "one score", "asha"),
+        ("tpe", "", "[fd-digits, parameters]", ", screen: {samples: 99}", 5, "evaluation.screen", "one score", ""),
+        ("tpe", ", constraints: fd-digits < 9", "[fd-digits, parameters]", ", screen: {samples: 99}", 4,
+         "search.constraints", "a metric", "bound costs"),
+        ("tpe", ", enqueue: {training.learning_rate: 1}", "[fd-digits, parameters]", "", 4, "search.enqueue",
+         "outside of the axis' range", "from 0.0001 to 0.01"),
+        ("tpe", ", enqueue: {training.batch_size: 48}", "[fd-digits, parameters]", "", 4, "search.enqueue",
+         "batch_size 48 is none of", "its values: 32, 64"),
+        ("tpe", ", enqueue: {model.kind: dense, model.channels: [8, 16]}", "[fd-digits, parameters]", "", 4,
+         "search.enqueue", "model.channels doesn't exist here: only where model.kind is unet", "leave it out"),
+        ("tpe", ", enqueue: [{training.batch_size: 32}, {}]", "[fd-digits, parameters]", "", 4, "search.enqueue",
+         "enqueued already", ""),
+    ],
+)  # fmt: skip
+def test_what_several_objectives_and_points_cant_be_is_refused_with_its_line(
+    algorithm, search, objectives, evaluation, line, path, message, help
+):
+    text = OBJECTIVES % (algorithm, search, objectives, evaluation)
+    found = [problem for problem in problems_of(text, base="") if problem.path == path]
+    assert found and found[0].line == line and message in found[0].message and help in (found[0].help or "")
+
+
+def test_a_range_and_a_list_of_an_enqueued_point_begin_where_they_do():
+    spec = loads(
+        OBJECTIVES
+        % ("tpe", ", enqueue: [{model.kind: unet}, {training.batch_size: 64}]", "[fd-digits, parameters]", "")
+    )
+    first, second = spec.search.enqueue
+    assert first == {
+        "training.learning_rate": pytest.approx(1e-3),
+        "training.batch_size": 32,
+        "model.kind": "unet",
+        "model.channels": (8, 16),
+    }
+    assert second == {"training.learning_rate": pytest.approx(1e-3), "training.batch_size": 64, "model.kind": "dense"}

@@ -7,7 +7,8 @@ import shutil
 import optuna
 import pytest
 
-from diffsearch.study.journal import FILE
+from diffsearch.space.settings import Axis, Choice, Choices, LogUniform
+from diffsearch.study.journal import FILE, SearchJournal
 
 SEARCHES = {
     "random": {"search": {"algorithm": "random", "runs": 3}},
@@ -45,3 +46,29 @@ def test_optuna_opens_it_as_it_is(laboratory):
     scores = {line["scores"]["fd-digits"]["value"] for line in laboratory.table()}
     assert {trial.state.name for trial in study.trials} == {"COMPLETE"}
     assert {value for trial in study.trials for value in trial.intermediate_values.values()} == scores
+
+
+def test_cut_anywhere_a_trial_has_a_value_on_every_axis_that_its_sampler_models(tmp_path):
+    """A trial without one would take that axis out of Optuna's model for good."""
+    axes = (
+        Axis("model.kind", Choices(("unet", "dense"))),
+        Axis("model.channels", Choices(((4,), (4, 8))), when=(("model.kind", ("unet",)),)),
+        Axis("training.learning_rate", LogUniform(1e-4, 1e-2)),
+    )
+
+    def opened(folder):
+        folder.mkdir(exist_ok=True)
+        return SearchJournal(folder, "study", axes, {}, Choice.of("nsga2"), seed=0)
+
+    asks = opened(tmp_path / "whole")
+    points = [trial.proposal.point for trial in (asks.ask() for _ in range(4))]
+    whole = (tmp_path / "whole" / FILE).read_text()
+    for cut in range(0, len(whole), 211):
+        folder = tmp_path / str(cut)
+        folder.mkdir()
+        (folder / FILE).write_text(whole[:cut])
+        again = opened(folder)
+        kept = [trial.proposal.point for trial in again.trials()]
+        assert kept == points[: len(kept)]
+        assert [again.ask().proposal.point for _ in points[len(kept) :]] == points[len(kept) :]
+        assert all(len(frozen.params) == len(axes) for frozen in again._study.trials)
