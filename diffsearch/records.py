@@ -83,6 +83,7 @@ class State(str, Enum):
 
 
 BY_MACHINE = "by machine"  # detail of an outcome
+CUT = "budget"  # detail of a run that was stopped early since this limit was used up: raised, it goes on
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class Outcome:
 
     @property
     def by_machine(self) -> bool:
-        """A failure that says nothing of the run, such as a full disk: the next `run` tries again."""
+        """A failure that says nothing of the run, such as a full disk or one of a row: the next `run` tries again."""
         return bool(self.details.get(BY_MACHINE))
 
     @property
@@ -166,6 +167,7 @@ class StudyHistory:
     train_images: int
     read_from: str  # "MLflow (sqlite:///...)" or "the store (...)"
     facts: Mapping[str, str] = field(default_factory=dict)  # versions, device, git sha, content hashes
+    search_ended: str = ""  # by what, e.g. "budget.wall (10m)"; "" while it goes on, or where that isn't known
 
 
 def _outcome(plain: Mapping[str, Any]) -> Outcome:

@@ -69,7 +69,12 @@ def assemble(
         sampling_axes=tuple(sampling_axes),
         evaluation=_evaluation(draft),
         search=_search(draft, sampling_fixed, tracks),
-        budget=Budget(wall_s=budget["wall"]),
+        budget=Budget(
+            wall_s=budget["wall"],
+            images=budget["images"],
+            device_s=None if budget["device_hours"] is None else 3600 * budget["device_hours"],
+            no_improvement=_value(draft, "budget.until.no_improvement", None),
+        ),
         resources=Resources(cpu=resources["cpu"], gpu=resources["gpu"]),
         use=tuple((draft.folder / Path(file).expanduser()).resolve() for file in study["use"]),
         store=store if store is not None else draft.folder / written_store if written_store else None,
@@ -150,6 +155,7 @@ def _search(draft: Draft, sampling_fixed: Mapping[str, Any], tracks: tuple[int, 
         runs=values["runs"],
         stopping=stopping,
         finalists=FinalistSettings(final["top"], final["repeats"], final["samples"] or 0, swept),
+        give_up_after=values["give_up_after"],
     )
 
 

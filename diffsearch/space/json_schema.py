@@ -12,7 +12,7 @@ from pydantic_core import PydanticUndefined
 from diffsearch.registry import FAMILIES
 from diffsearch.space.load import NOTES
 from diffsearch.space.members import NAMING
-from diffsearch.space.schema import SECTIONS, VARIED_SECTIONS, Finalists, Sampling, Search, Section, Study
+from diffsearch.space.schema import SECTIONS, VARIED_SECTIONS, Finalists, Sampling, Search, Section, Study, Until
 from diffsearch.space.settings import to_plain
 from diffsearch.space.values import RANGES, kind_of_annotation, kind_of_field
 
@@ -31,6 +31,7 @@ def json_schema() -> Schema:
     properties = {key: _described(Study, key, kind_of_field(Study, key).json_schema()) for key in Study.model_fields}
     for name, section in SECTIONS.items():
         properties[name] = _search() if name == "search" else _section(section, varies=name in VARIED_SECTIONS)
+    properties["budget"]["properties"]["until"] = _section(Until, varies=False)
     properties["resources"] = {"anyOf": [{"const": "auto"}, properties["resources"]]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -12,7 +12,7 @@ from diffsearch.space.assemble import assemble
 from diffsearch.space.check import check
 from diffsearch.space.lines import MAX_BYTES, Node, Place, Problems, dump, parse
 from diffsearch.space.members import Draft, MemberKind, read_section
-from diffsearch.space.schema import SECTIONS, Finalists, Sampling, Search, Study
+from diffsearch.space.schema import SECTIONS, BudgetLimits, Finalists, Sampling, Search, Study, Until
 from diffsearch.space.settings import Choice, StudySpec
 from diffsearch.space.strategies import read_strategy
 from diffsearch.space.values import kind_of_field, read_setting, shown
@@ -159,6 +159,9 @@ def _read_one(key: str, node: Node, root: Node, draft: Draft) -> None:
         read_section(None, key, SECTIONS[key], draft)
     elif key == "search":
         _read_search(node, (root.mapping or {}).get("sampling"), draft)
+    elif key == "budget":
+        read_section(_without(node, "until"), "budget", BudgetLimits, draft)
+        read_section((node.mapping or {}).get("until"), "budget.until", Until, draft)
     else:
         read_section(node, key, SECTIONS[key], draft)
 

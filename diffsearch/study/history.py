@@ -42,6 +42,7 @@ class Header:
     measures: Mapping[str, str]
     facts: Mapping[str, str]
     bounds: tuple[Bounds, ...] = ()
+    search_ended: str = ""
 
     def write(self, folder: Path) -> None:
         replace_file(folder / HEADER, json.dumps(as_json(self), indent=1, sort_keys=True).encode())
@@ -145,4 +146,5 @@ def assemble(header: Header, runs: Iterable[RunHistory], wall_s: float, sessions
         train_images=header.train_images,
         read_from=read_from,
         facts=header.facts,
+        search_ended=header.search_ended,
     )

@@ -43,6 +43,7 @@ class Trial:
     finished: bool
     warm: bool
     chosen: bool = False  # not by the sampler
+    told_at: float = 0.0  # seconds since the epoch; 0 while it isn't finished
 
 
 class SearchJournal:
@@ -184,6 +185,7 @@ class SearchJournal:
             finished=finished,
             warm=bool(frozen.user_attrs.get(WARM)),
             chosen=FIXED in frozen.system_attrs,
+            told_at=frozen.datetime_complete.timestamp() if frozen.datetime_complete else 0.0,
         )
 
 

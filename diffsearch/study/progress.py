@@ -49,6 +49,7 @@ class Progress:
     ended_here: int = 0  # runs, in this session
     first_at: float | None = None  # when this session handed out its first run: what came before isn't its pace
     notes: list[str] = field(default_factory=list)
+    search_ended: str = ""  # by what; "" while it goes on
 
     def heard(self, task: Task, said: Item | Outcome | None) -> None:
         """Take what the runner says of a task: None when it is handed out, an item, or its end."""

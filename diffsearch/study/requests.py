@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from diffsearch.records import State
+from diffsearch.records import CUT, Outcome, State
 from diffsearch.scoring.metrics import measure
 from diffsearch.space.axes import finalist_points, sampling_points, settings_at
 from diffsearch.space.metric_names import parse
@@ -28,6 +28,7 @@ class Requests:
         content: content hash of its data set.
         session: of this driver.
         environment: written into each run.json.
+        train_images: of its data set; what an epoch trains.
     """
 
     spec: StudySpec
@@ -36,6 +37,7 @@ class Requests:
     ledger: Ledger
     session: str
     environment: Mapping[str, str]
+    train_images: int = 0
 
     @cached_property
     def space(self) -> str:
@@ -117,10 +119,16 @@ class Requests:
                     scores[epoch] = min(score, scores.get(epoch, score))
         return scores
 
-    def stopped_before(self, asked: Asked) -> int | None:
-        """The epoch at which this study stopped that run earlier, where milestones are as they were then."""
+    def stopped_before(self, asked: Asked, *, by_budget: bool = True) -> Outcome | None:
+        """How this study stopped that run earlier, where milestones are as they were then; its `epoch` says when.
+
+        Args:
+            by_budget: whether one that was stopped since a budget was used up stays so.
+        """
         wanted = (asked.stage, asked.run_key, State.STOPPED_EARLY)
         for (_, stage, key), outcome in self.ledger.ended.items():
+            if CUT in outcome.details and not by_budget:
+                continue
             if (stage, key, outcome.state) == wanted and tuple(outcome.details["milestones"]) == asked.milestones:
-                return int(outcome.details["epoch"])
+                return outcome
         return None

@@ -61,7 +61,8 @@ class Session:
             self.spec.seed,
         )
         wall_before = self.ledger.wall_s
-        requests = Requests(self.spec, self.store, self.data.content, self.ledger, self.id, environment())
+        content, images = self.data.content, len(self.data.train)
+        requests = Requests(self.spec, self.store, content, self.ledger, self.id, environment(), images)
         self.header = self._header(requests)
         replace_file(self.path / "study.yaml", self.spec.text.encode())
         self.header.write(self.path)
@@ -86,8 +87,13 @@ class Session:
     def folder(self) -> StudyFolder:
         return StudyFolder(self.store, self.spec.name, self.header, self.ledger)
 
-    def begin(self, workers: int, uri: str) -> Tracker:
-        """Something will be computed: say so in the ledger, to MLflow and to who watches."""
+    def begin(self, workers: int, uri: str, devices: float = 1.0) -> Tracker:
+        """Something will be computed: say so in the ledger, to MLflow and to who watches.
+
+        Args:
+            devices: of one run: 1, or its part of a GPU.
+        """
+        self.conductor.spending.workers, self.conductor.spending.devices = workers, devices
         self.header = replace(self.header, workers=workers)
         self.header.write(self.path)
         self.ledger.begin_session(self.id, {"command": self.command, "workers": workers})
@@ -104,11 +110,26 @@ class Session:
 
     def beat(self) -> None:
         """Some ten times a second."""
+        self.progress.search_ended = self._search_ended()
         self.observer.beat()
         if time.monotonic() - self.ticked > TICK_S:
             self.ticked = time.monotonic()
-            self.ledger.tick(self.id, self.elapsed_s)
+            self.tick()
             self._take_stop_requests()
+
+    def tick(self) -> None:
+        """Note the working time so far."""
+        self.ledger.tick(self.id, self.elapsed_s, self.conductor.spending.device_s_here)
+
+    def note_end_of_search(self) -> None:
+        """Write into the header what ended the search, if it has ended."""
+        ended = self._search_ended()
+        if self.header.search_ended != ended:
+            self.header = replace(self.header, search_ended=ended)
+            self.header.write(self.path)
+
+    def _search_ended(self) -> str:
+        return self.ledger.search_ended.get(self.conductor.requests.asks, {}).get("by", "")
 
     def compute_bounds(self) -> None:
         """Floor and ceiling of each metric at the sample counts that the tables show."""
