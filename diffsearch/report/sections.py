@@ -22,7 +22,7 @@ def opening(history: StudyHistory) -> str:
         phrases.unfinished_sentence(history),
         phrases.asked_sentence(history),
         phrases.won_sentence(history),
-        phrases.cost_sentence(history),
+        " ".join(filter(None, (phrases.cost_sentence(history), phrases.ending_sentence(history)))),
     )
 
 
@@ -210,6 +210,7 @@ def to_repeat(history: StudyHistory) -> str:
             texts.append(str(run.settings.seed))
     facts: Sequence[tuple[str, str]] = [
         *((f"{stage} seeds", ", ".join(values)) for stage, values in seeds.items()),
+        *([("search ended by", history.search_ended)] if history.search_ended else []),
         *sorted(history.facts.items()),
         ("read from", history.read_from),
     ]

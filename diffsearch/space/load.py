@@ -161,7 +161,8 @@ def _read_one(key: str, node: Node, root: Node, draft: Draft) -> None:
         _read_search(node, (root.mapping or {}).get("sampling"), draft)
     elif key == "budget":
         read_section(_without(node, "until"), "budget", BudgetLimits, draft)
-        read_section((node.mapping or {}).get("until"), "budget.until", Until, draft)
+        until = (node.mapping or {}).get("until")
+        read_section(None if until is None or until.value is None else until, "budget.until", Until, draft)
     else:
         read_section(node, key, SECTIONS[key], draft)
 
