@@ -155,8 +155,7 @@ class Spending:
 
     @property
     def stamp(self) -> str:
-        """What the end of a search depends on besides its runs: a search that a limit ended stays so under the same."""
-        return canonical([self._limits, self._finals])
+        return stamp_of(self.requests.spec)
 
     def complaint(self) -> str:
         """Why not even one run fits into an untouched budget of images."""
@@ -231,6 +230,11 @@ class Spending:
 
     def _reached(self, run: str) -> int:
         return max((record.epoch for record in self.requests.store.run(run).epochs()), default=0)
+
+
+def stamp_of(spec: StudySpec) -> str:
+    """What the end of a search depends on besides its runs: a search that a limit ended stays so under the same."""
+    return canonical([spec.budget, spec.search.finalists])
 
 
 def finalist_samples(spec: StudySpec) -> int:

@@ -74,6 +74,7 @@ class Ledger:
     sessions: list[dict[str, Any]] = field(default_factory=list)
     wall: dict[str, float] = field(default_factory=dict)  # session → seconds
     device: dict[str, float] = field(default_factory=dict)  # session → of its workers, times their part of a GPU
+    start: dict[str, float] = field(default_factory=dict)  # session → seconds until its first run trained
     search_ended: dict[str, dict[str, str]] = field(default_factory=dict)  # asks → by what, and what that depends on
 
     @classmethod
@@ -129,9 +130,16 @@ class Ledger:
         if self.end_of(asked) != outcome:
             self._append({"event": "ended", **where, **_outcome(outcome)})
 
-    def tick(self, session: str, wall_s: float, device_s: float | None = None) -> None:
-        device = {} if device_s is None else {"device_s": round(device_s, 3)}
-        self._append({"event": "wall", "session": session, "wall_s": round(wall_s, 3), **device})
+    def tick(self, session: str, wall_s: float, device_s: float | None = None, start_s: float | None = None) -> None:
+        """Note the working time so far.
+
+        Args:
+            device_s: of all workers together.
+            start_s: that it took until the first of them began to train.
+        """
+        times = {"wall_s": wall_s, "device_s": device_s, "start_s": start_s}
+        known = {name: round(seconds, 3) for name, seconds in times.items() if seconds is not None}
+        self._append({"event": "wall", "session": session, **known})
 
     def end_search(self, asks: str, by: str, stamp: str = "") -> None:
         """Note what ended a search, or with "" that it goes on."""
@@ -161,7 +169,7 @@ class Ledger:
             case "ended":
                 self.ended[fields["asks"], fields["stage"], fields["run_key"]] = _to_outcome(fields)
             case "wall":
-                for times, name in ((self.wall, "wall_s"), (self.device, "device_s")):
+                for times, name in ((self.wall, "wall_s"), (self.device, "device_s"), (self.start, "start_s")):
                     if name in fields:
                         times[fields["session"]] = max(times.get(fields["session"], 0.0), fields[name])
             case "search":

@@ -24,7 +24,7 @@ from diffsearch.study.observer import Observer
 from diffsearch.study.progress import Progress
 from diffsearch.study.requests import Requests
 from diffsearch.study.tracker import Tracker
-from diffsearch.trial import Item, Sampled
+from diffsearch.trial import Item, Sampled, Trained
 
 TICK_S = 5.0
 STOP_REQUESTS = "stop"
@@ -45,6 +45,7 @@ class Session:
     progress: Progress = field(init=False)
     tracker: Tracker | None = None
     ticked: float = 0.0
+    start_s: float | None = None  # until the first run trained
 
     def __post_init__(self) -> None:
         self.id = uuid.uuid4().hex[:12]
@@ -103,6 +104,8 @@ class Session:
 
     def listen(self, task: Task, said: Item | Outcome | None) -> None:
         """Pass on what happens to the progress, the observer and MLflow."""
+        if self.start_s is None and isinstance(said, Trained):
+            self.start_s = self.elapsed_s - said.record.wall_s
         self.progress.heard(task, said)
         self.observer.heard(task, said)
         if self.tracker is not None and not isinstance(said, Sampled):
@@ -119,7 +122,7 @@ class Session:
 
     def tick(self) -> None:
         """Note the working time so far."""
-        self.ledger.tick(self.id, self.elapsed_s, self.conductor.spending.device_s_here)
+        self.ledger.tick(self.id, self.elapsed_s, self.conductor.spending.device_s_here, self.start_s)
 
     def note_end_of_search(self) -> None:
         """Write into the header what ended the search, if it has ended."""
