@@ -1,4 +1,5 @@
 # diffsearch with all that it needs. docs/cluster.md says how to build it, for CPUs alone or with CUDA, and how to run it.
+# 3.11 to 3.13: from 3.11 on Python reads pyproject.toml by itself.
 ARG PYTHON=3.11
 FROM python:${PYTHON}-slim
 
@@ -24,7 +25,8 @@ COPY diffsearch diffsearch
 RUN python -m pip install --no-deps . && rm -rf build ./*.egg-info && python -m pip check
 
 ARG UID=1000
-RUN useradd --uid "${UID}" --create-home diffsearch && install --directory --owner diffsearch /work /cache
+# --non-unique: where root builds, UID=$(id -u) is 0.
+RUN useradd --uid "${UID}" --non-unique --create-home diffsearch && install --directory --owner diffsearch /work /cache
 USER ${UID}
 WORKDIR /work
 COPY --chown=${UID} search_spaces search_spaces

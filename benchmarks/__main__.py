@@ -1,4 +1,7 @@
-"""`python -m benchmarks [overhead|throughput|scoring ...]`: print each as a markdown table."""
+"""`python -m benchmarks [overhead|throughput|scoring|honesty|search.reuse ...]`: print each as a markdown table.
+
+`python -m benchmarks search-quality TABLE` writes docs/search_quality.md from a recorded table.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,15 @@ import sys
 
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 
-NAMES = ("overhead", "throughput", "scoring")
+NAMES = ("overhead", "throughput", "scoring", "honesty", "search.reuse")
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["search-quality"]:
+        from benchmarks.search.quality import main as search_quality
+
+        search_quality(sys.argv[2:])
+        return
     from diffsearch.study.facts import environment
 
     wanted = sys.argv[1:] or list(NAMES)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from diffsearch.data.datasets import ImageData
     from diffsearch.report.album import Album
+    from diffsearch.report.next_study import NextStudy
     from diffsearch.study.driver import Summary
     from diffsearch.study.observer import Observer
     from diffsearch.study.plan import Plan
@@ -167,6 +168,12 @@ class Study:
         if found is None:
             raise StoreError(f"study '{self.name}' has no score yet: `diffsearch run` it first.")
         return Best(self, found.run, found.sheet)
+
+    def next(self) -> NextStudy:
+        """The study to run after this one, as a file: `.text`, empty where the data supports none; see `.words`."""
+        from diffsearch.report.next_study import next_study
+
+        return next_study(self.history(from_store=True), self.spec)
 
     def report(
         self,
@@ -316,7 +323,8 @@ def write_report(
     )
     published = published or (_printed(studies[0]) if len(studies) == 1 else None)
     printed = load_published(published) if published else None
-    return markdown.write(histories, folder, pictures=pictures, published=printed)
+    spec = studies[0].spec if len(studies) == 1 else None
+    return markdown.write(histories, folder, pictures=pictures, published=printed, spec=spec)
 
 
 def _album(study: Study, history: StudyHistory, data: ImageData | None) -> Album:
@@ -378,12 +386,14 @@ def trainable(path: Path | str, overrides: Sequence[str] = (), *, store: Path | 
     from diffsearch.study.ledger import Ledger
     from diffsearch.study.requests import Requests
     from diffsearch.study.runner import study_trainable
+    from diffsearch.study.sweep import settled
 
     study = load(path, overrides, store=store)
-    content = load_data(member_at(study.spec.fixed, "data")).content
+    data = load_data(member_at(study.spec.fixed, "data"))
+    spec = settled(study.spec, len(data.train))
     ledger = Ledger(study.store.study(study.name))  # nothing is written to it: no study asks here
     session = uuid.uuid4().hex[:12]
-    return study_trainable(Requests(study.spec, study.store, content, ledger, session, environment()))
+    return study_trainable(Requests(spec, study.store, data.content, ledger, session, environment()))
 
 
 __all__ = ["Best", "State", "Study", "load", "open_study", "trainable", "write_report"]

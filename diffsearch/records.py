@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal
 
-from diffsearch.space.settings import RunSettings, SamplingPoint, as_json, to_value
+from diffsearch.space.settings import RunSettings, SamplingPoint, as_json, later, to_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,8 @@ class Score:
     value: float
     samples: int  # generated images that were scored
     extractor: str  # content hash of the extractor's weights
-    spread: float | None = None  # standard deviation over subsets, where the metric has one
+    spread: float | None = None  # within these images, where the metric has one: see its kind
+    bias: float | None = later(None)  # how far too high it is for want of images, where the metric estimates that
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.value):
@@ -120,6 +121,13 @@ class RunHistory:
     reused_evaluations: int
     attempts: tuple[Outcome, ...] = ()  # attempts that ended badly before this outcome, oldest first
     environment: Mapping[str, str] = field(default_factory=dict)
+    screened: tuple[Evaluation, ...] = later(())  # by the screen of a study that has one, apart from `evaluations`
+    reused_screened: int = later(0)
+
+    @property
+    def all_evaluations(self) -> tuple[Evaluation, ...]:
+        """The screen's and the full ones: what was drawn and scored, never to be ranked together."""
+        return (*self.screened, *self.evaluations)
 
     def to_json(self) -> dict[str, Any]:
         return as_json(self)
@@ -131,7 +139,8 @@ class RunHistory:
         fields["point"] = {path: to_value(value) for path, value in plain["point"].items()}
         fields["outcome"] = _outcome(plain["outcome"])
         fields["epochs"] = tuple(EpochRecord(**epoch) for epoch in plain["epochs"])
-        fields["evaluations"] = tuple(Evaluation.from_json(line) for line in plain["evaluations"])
+        for kind in ("evaluations", "screened"):
+            fields[kind] = tuple(Evaluation.from_json(line) for line in plain.get(kind, ()))
         fields["attempts"] = tuple(_outcome(attempt) for attempt in plain["attempts"])
         return cls(**fields)
 
@@ -144,6 +153,15 @@ class Bounds:
     samples: int
     floor: float
     ceiling: float
+
+
+@dataclass(frozen=True, slots=True)
+class Screened:
+    """What the search of a study with a screen ranked by; the study's own objective is then of full scores alone."""
+
+    objective: str
+    direction: Literal["min", "max"]
+    samples: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +186,7 @@ class StudyHistory:
     read_from: str  # "MLflow (sqlite:///...)" or "the store (...)"
     facts: Mapping[str, str] = field(default_factory=dict)  # versions, device, git sha, content hashes
     search_ended: str = ""  # by what, e.g. "budget.wall (10m)"; "" while it goes on, or where that isn't known
+    screen: Screened | None = None
 
 
 def _outcome(plain: Mapping[str, Any]) -> Outcome:

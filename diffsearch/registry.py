@@ -9,6 +9,7 @@ which never imported them sees the same names as the driver.
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -50,13 +51,18 @@ class Member:
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         return any(p.name == given and p.kind is kind for p in inspect.signature(self.factory).parameters.values())
 
-    def options(self) -> dict[str, Option]:
-        hints = typing.get_type_hints(self.factory if inspect.isfunction(self.factory) else self.factory.__init__)  # type: ignore[misc]
-        return {
-            name: Option(name, hints.get(name, Any), parameter.default)
-            for name, parameter in inspect.signature(self.factory).parameters.items()
-            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-        }
+    def options(self) -> Mapping[str, Option]:
+        return _options(self.factory)
+
+
+@functools.cache
+def _options(factory: Callable[..., Any]) -> Mapping[str, Option]:
+    hints = typing.get_type_hints(factory if inspect.isfunction(factory) else factory.__init__)  # type: ignore[misc]
+    return {
+        name: Option(name, hints.get(name, Any), parameter.default)
+        for name, parameter in inspect.signature(factory).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
 
 
 class Registry:

@@ -28,9 +28,10 @@ from diffsearch.errors import Diverged
 from diffsearch.files import replace_file
 from diffsearch.records import BY_MACHINE, EpochRecord, Evaluation, Outcome, State
 from diffsearch.scoring.metrics import score
+from diffsearch.space.axes import points_at
 from diffsearch.space.metric_names import parse
-from diffsearch.space.settings import RunSettings, SamplingPoint, as_json
-from diffsearch.store import Lease, LeaseLost, RunFolder, Store, evaluation_key
+from diffsearch.space.settings import RunSettings, SamplingPoint, as_json, later, to_value
+from diffsearch.store import Lease, LeaseLost, RunFolder, RunRecords, Store, evaluation_key
 from diffsearch.training import checkpoint
 from diffsearch.training.loop import TrainingState, start, train
 from diffsearch.training.memory import resident_mb
@@ -60,6 +61,7 @@ class TrialRequest:
     measures: Mapping[str, str] = field(default_factory=dict)  # metric → what it is measured with
     environment: Mapping[str, str] = field(default_factory=dict)
     memory_limit_mb: float | None = None
+    only: tuple[tuple[int, int], ...] = later(())  # (milestone, place in points) that are scored; (): all
 
     def to_json(self) -> dict[str, Any]:
         return as_json(self)
@@ -73,7 +75,12 @@ class TrialRequest:
         fields["metrics"] = tuple(plain["metrics"])
         fields["store"] = Path(plain["store"])
         fields["use"] = tuple(Path(path) for path in plain["use"])
+        fields["only"] = to_value(plain.get("only", ()))
         return cls(**fields)
+
+    def points_at(self, epoch: int) -> tuple[SamplingPoint, ...]:
+        """The sampling points that are scored at a milestone."""
+        return points_at(self.points, self.only, epoch)
 
     def evaluation_key(self, epoch: int, point: SamplingPoint) -> str:
         return evaluation_key(self.run_key, epoch, point, self.samples, self.noise_seed, self.extensions)
@@ -108,20 +115,20 @@ class Scored:
 Item: TypeAlias = Trained | Sampled | Scored
 
 
-def stored_evaluation(folder: RunFolder, request: TrialRequest, epoch: int, point: SamplingPoint) -> Evaluation | None:
+def stored_evaluation(folder: RunRecords, request: TrialRequest, epoch: int, point: SamplingPoint) -> Evaluation | None:
     """The evaluation, if the store has it with every metric that is asked for."""
     found = folder.evaluations(request.measures).get(request.evaluation_key(epoch, point))
     return found if found is not None and set(request.metrics) <= set(found.scores) else None
 
 
-def missing(folder: RunFolder, request: TrialRequest) -> list[tuple[int, SamplingPoint]]:
+def missing(folder: RunRecords, request: TrialRequest) -> list[tuple[int, SamplingPoint]]:
     """(epoch, sampling point) pairs that the store can't answer."""
     known = folder.evaluations(request.measures)
     wanted = set(request.metrics)
     return [
         (epoch, point)
         for epoch in request.milestones
-        for point in request.points
+        for point in request.points_at(epoch)
         if (found := known.get(request.evaluation_key(epoch, point))) is None or not wanted <= set(found.scores)
     ]
 
@@ -202,7 +209,7 @@ class _Work:
         recorded = {record.epoch for record in self.folder.epochs()}
         known = self.folder.evaluations(self.request.measures)
         for milestone in self.request.milestones:
-            keys = {self.request.evaluation_key(milestone, point): point for point in self.request.points}
+            keys = {self.request.evaluation_key(milestone, point): point for point in self.request.points_at(milestone)}
             wanted = set(self.request.metrics)
             lacking = [key for key in keys if key not in known or not wanted <= set(known[key].scores)]
             if lacking:
@@ -321,7 +328,7 @@ class _Work:
             (sign * known[key].scores[objective].value, epoch)
             for epoch in self.request.milestones
             if epoch <= until
-            for key in (self.request.evaluation_key(epoch, point) for point in self.request.points)
+            for key in (self.request.evaluation_key(epoch, point) for point in self.request.points_at(epoch))
             if key in known
         ]
         return min(scored)[1]

@@ -15,14 +15,23 @@ from typing import Any, NoReturn
 import click
 
 from diffsearch import __version__
-from diffsearch.cli import data_commands, demo_command, machine_commands, picture_commands, run_command, study_commands
+from diffsearch.cli import (
+    data_commands,
+    demo_command,
+    machine_commands,
+    picture_commands,
+    replay_command,
+    run_command,
+    study_commands,
+)
 from diffsearch.errors import DiffsearchError, GaveUp, StoreError
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 GROUPS = (
     ("Begin", ("init", "plan", "run")),
-    ("Look", ("status", "table", "best", "report", "sample", "demo", "ui")),
+    ("Look", ("status", "table", "best", "next", "report", "sample", "demo", "ui")),
     ("Manage", ("stop", "sync", "export", "archive", "gc")),
+    ("Compare", ("replay",)),
     ("Machine", ("doctor", "data", "features", "schema")),
 )
 
@@ -87,7 +96,15 @@ def app(verbose: bool) -> None:
     )
 
 
-for module in (run_command, study_commands, picture_commands, demo_command, machine_commands, data_commands):
+for module in (
+    run_command,
+    study_commands,
+    picture_commands,
+    demo_command,
+    replay_command,
+    machine_commands,
+    data_commands,
+):
     for command in module.COMMANDS:
         app.add_command(command)
 

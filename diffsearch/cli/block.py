@@ -92,8 +92,9 @@ class Frame:
 
     def _best(self, progress: Progress, count: int) -> RenderableType:
         top = progress.top(count)
-        label = "finals" if top and top[0].asked.stage == "finalist" else "best"
-        score_width = max(7, len(progress.objective))
+        stage, objective = (top[0].asked.stage, top[0].objective) if top else ("search", progress.objective)
+        label = "finals" if stage == "finalist" else "screen" if progress.screen and stage == "search" else "best"
+        score_width = max(7, len(objective))
         columns = self._columns(LABEL + 4 + score_width + SHORT_KEY + 5 + 4 * GAP)
         table = Table.grid(padding=(0, GAP, 0, 0))
         table.add_column(width=LABEL - GAP, no_wrap=True)
@@ -103,20 +104,18 @@ class Frame:
         table.add_column(width=5, no_wrap=True, justify="right")
         for _, _, width in columns:
             table.add_column(width=width, no_wrap=True, overflow="ellipsis")
-        head = [f" {label}", "", progress.objective, "run", "epoch", *(word for _, word, _ in columns)]
+        head = [f" {label}", "", objective, "run", "epoch", *(word for _, word, _ in columns)]
         table.add_row(*(Text(word, style="dim") for word in head))
         for place, ranked in enumerate(top, start=1):
             style = "bold" if place == 1 else ""
-            table.add_row(*(Text(word, style=style) for word in self._row(progress, place, ranked, columns)))
+            table.add_row(*(Text(word, style=style) for word in self._row(place, ranked, columns)))
         if not top:
             table.add_row("", Text("–", style="dim"), Text("no score", style="dim"))
         return table
 
-    def _row(
-        self, progress: Progress, place: int, ranked: Ranked, columns: Sequence[tuple[str, str, int]]
-    ) -> list[str]:
+    def _row(self, place: int, ranked: Ranked, columns: Sequence[tuple[str, str, int]]) -> list[str]:
         evaluation, point = ranked.evaluation, ranked.asked.point
-        score = number(evaluation.scores[progress.objective].value)
+        score = number(evaluation.scores[ranked.objective].value)
         values = [cell(point[path]) if path in point else "–" for path, _, _ in columns]
         return ["", str(place), score, ranked.asked.run_key[:SHORT_KEY], str(evaluation.epoch), *values]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from diffsearch.cli.places import DEFAULT_STORE
 from diffsearch.cli.words import several
 from diffsearch.records import State, StudyHistory
-from diffsearch.report import phrases
+from diffsearch.report import claims, phrases
 from diffsearch.report.ledger import ALONE, NEW, entry, ledger
 from diffsearch.report.ranks import Winner, winner
 
@@ -18,21 +18,19 @@ if TYPE_CHECKING:
 
 
 def winner_line(history: StudyHistory) -> str:
-    """The first line: the winner and whether it is told apart from the second."""
+    """The first line: the winner, its 95 % interval, and what it is told apart from."""
     found = winner(history)
     if found is None:
         return f"Nothing won: {_causes(history) or 'no run has a score that may be ranked'}."
     text = (
         f"{_settings(history, found)}: {history.objective} {phrases.estimate(found.summary)} ({_aside(history, found)})"
     )
-    if found.configuration is None or found.summary.se is None:
+    if found.configuration is None or found.summary.interval is None:
         return f"{text}. One run, so no interval: nothing is claimed."
-    if found.second is None:
+    if not found.others:
         return f"{text}. Nothing else was repeated: no claim about the others."
-    second = phrases.estimate(found.second.summary)
-    if found.apart:
-        return f"{text}. Told apart from the second ({second})."
-    return f"{text}. Not told apart from the second ({second}): a tie."
+    nearest = (found.ties or found.others)[0]
+    return f"{text}. {claims.claim(found, phrases.estimate(nearest.summary)).replace('**', '')}"
 
 
 def cost_line(history: StudyHistory) -> str:
@@ -55,7 +53,7 @@ def places_line(report: Path | None, store: Path) -> str:
 
 def stored_line(history: StudyHistory, report: Path | None, wall_s: float) -> str:
     """The one line of a run that had nothing left to compute."""
-    evaluations = sum(len(run.evaluations) for run in history.runs)
+    evaluations = sum(len(run.all_evaluations) for run in history.runs)
     what = f"{several(len(history.runs), 'run')}, {several(evaluations, 'evaluation')}"
     where = f" Report: {report}" if report else ""
     return f"{history.name}: everything is in the store ({what}).{where}       {wall_s:.1f} s"
@@ -71,7 +69,7 @@ def facts(history: StudyHistory, summary: Summary, report: Path | None) -> dict[
         "objective": history.objective,
         "winner": None if found is None else best_facts(history, found),
         "runs": len(history.runs),
-        "evaluations": sum(len(run.evaluations) for run in history.runs),
+        "evaluations": sum(len(run.all_evaluations) for run in history.runs),
         "trained_epochs_now": summary.trained_epochs,
         "evaluations_now": summary.evaluations,
         "epochs_trained": entry(table, NEW, "epochs"),
@@ -91,10 +89,11 @@ def best_facts(history: StudyHistory, found: Winner) -> dict[str, Any]:
         "settings": _settings(history, found),
         "objective": history.objective,
         "score": found.summary.mean,
-        "standard_error": found.summary.se,
+        "interval_95": None if found.summary.interval is None else list(found.summary.interval),
         "seeds": found.summary.n,
         "samples": found.sheet.samples,
-        "told_apart_from_second": found.apart,
+        "told_apart_from_all_others": found.apart,
+        "p": max((c.p for c in found.others if c.p is not None), default=None),
     }
 
 
@@ -109,8 +108,7 @@ def _settings(history: StudyHistory, found: Winner) -> str:
 
 def _aside(history: StudyHistory, found: Winner) -> str:
     words = [several(found.summary.n, "seed"), f"{found.sheet.samples:,} samples"]
-    floor = phrases.bounds_of(history, history.objective, found.sheet.samples)
-    return ", ".join(words) + (f"; floor {phrases.number(floor.floor)}" if floor else "")
+    return "; ".join([", ".join(words), *claims.floor_and_bias(history, found)])
 
 
 def _causes(history: StudyHistory) -> str:

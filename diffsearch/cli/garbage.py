@@ -101,6 +101,8 @@ def _wanted(store: Store) -> dict[str, _Wanted]:
     wanted: dict[str, _Wanted] = {}
     for folder in folders(store):
         keep = _keep(folder.header.text)
+        if keep == "last" and folder.header.screen is not None:
+            keep = "milestones"  # what is scored in full isn't known before the search is over; then the study lets go
         for asked in folder.ledger.asked:
             each = wanted.setdefault(asked.run_key, _Wanted())
             each.every_epoch |= keep == "all"

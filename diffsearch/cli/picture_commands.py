@@ -157,8 +157,8 @@ def export(
     if evaluation is not None:
         about["scores"] = {name: as_json(score) for name, score in evaluation.scores.items()}
         yaml = settings_yaml(header.name, header.objective, chosen.run, evaluation)
-    elif chosen.run.evaluations:
-        near = replace(chosen.run.evaluations[0], epoch=chosen.epoch, sampling=chosen.point)
+    elif chosen.run.all_evaluations:
+        near = replace(chosen.run.all_evaluations[0], epoch=chosen.epoch, sampling=chosen.point)
         yaml = settings_yaml(header.name, header.objective, chosen.run, near)
     exported.write(chosen.checkpoint(), chosen.point, output, yaml=yaml, about=about, use=chosen.use())
     size = (output / exported.WEIGHTS).stat().st_size
@@ -182,7 +182,7 @@ def choose(
     folder, run, evaluation = _study_or_run(target, root)
     at_epoch = [sheet for sheet in run.evaluations if epoch is None or sheet.epoch == epoch]
     if evaluation is None or (epoch is not None and evaluation.epoch != epoch):
-        evaluation = _best(folder, at_epoch) or evaluation
+        evaluation = _best(folder, at_epoch) or _screened(folder, run, epoch) or evaluation
     if evaluation is None:
         raise Refused(f"run {run.key[:SHORT_KEY]} has no score yet, so no checkpoint to draw from.")
     point = evaluation.sampling
@@ -201,7 +201,7 @@ def choose(
             raise Refused(f"--guidance {guidance:g}: {found.why}.")
     chosen_epoch = epoch or evaluation.epoch
     same = point == evaluation.sampling and chosen_epoch == evaluation.epoch
-    return Chosen(folder, run, chosen_epoch, point, evaluation if same else None)
+    return Chosen(folder, run, chosen_epoch, point, evaluation if same and evaluation in run.evaluations else None)
 
 
 def _study_or_run(target: str, root: Path | None) -> tuple[StudyFolder, RunHistory, Evaluation | None]:
@@ -215,7 +215,7 @@ def _study_or_run(target: str, root: Path | None) -> tuple[StudyFolder, RunHisto
         return folder, found.run, found.sheet
     asks = asked_for(open_store(root), target)
     histories = [(folder, folder.run(asked)) for folder, asked in asks]
-    folder, run = next((pair for pair in histories if pair[1].evaluations), histories[0])
+    folder, run = next((pair for pair in histories if pair[1].all_evaluations), histories[0])
     return folder, run, _best(folder, list(run.evaluations))
 
 
@@ -223,6 +223,16 @@ def _best(folder: StudyFolder, sheets: list[Evaluation]) -> Evaluation | None:
     objective, down = folder.header.objective, folder.header.direction == "max"
     scored = [sheet for sheet in sheets if objective in sheet.scores]
     return min(scored, key=lambda sheet: sheet.scores[objective].value * (-1 if down else 1), default=None)
+
+
+def _screened(folder: StudyFolder, run: RunHistory, epoch: int | None) -> Evaluation | None:
+    """The best by the screen, of a run that has nothing better to go by at that epoch."""
+    screen = folder.header.screen
+    scored = [sheet for sheet in run.screened if epoch in (None, sheet.epoch)]
+    if screen is None:
+        return None
+    sign = -1 if screen.direction == "max" else 1
+    return min(scored, key=lambda sheet: sheet.scores[screen.objective].value * sign, default=None)
 
 
 def _sampler(text: str) -> Choice:

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 COLUMNS = ("alone", "with prefixes", "and {rule} (expected)", "in the store", "left")
 
+WHERE = {
+    "milestones": "at every milestone",
+    "last": "at the last milestone, before it at the first point alone",
+    "finalists": "for finalists, in the search at the first point alone",
+}
 INDENT = 12  # of the values beside `axes`, `search`, `sampling`
 
 
@@ -115,7 +120,15 @@ class Screen:
         yield text
         points = [f"{axis.name} {', '.join(map(cell, ends(axis)))}" for axis in self.spec.sampling_axes]
         if points:
-            yield f"  sampling  {' · '.join(points)}"
+            yield f"  sampling  {' · '.join(points)}{self._where()}"
+        screen = self.spec.evaluation.screen
+        if screen is not None:
+            passed = several(round(plan.full.samples / self.spec.evaluation.samples), "evaluation")
+            text = f"  screen    {screen.objective} on {screen.samples:,} samples in the search"
+            text += (
+                f" ({compact(plan.screen_samples)} in all); the best {100 * screen.keep:.0f} % then in full, without"
+            )
+            yield f"{text} training: {passed}, {compact(plan.full.samples)} samples"
         if not self.spec.budget.is_endless:
             yield f"  budget    {self._budget()}"
 
@@ -138,6 +151,21 @@ class Screen:
         runs = "runs" if asked is None else f"of {several(asked, 'run')}"
         bought = f"about {forecast.runs:.0f}" + (f" ({low} to {high})" if low < high else "")
         return f"{text}: it buys {bought} {runs}{finals}"
+
+    def _where(self) -> str:
+        """Where the sweep is scored, why, and what each choice would cost."""
+        sweep, runs = self.plan.sweep, self.plan.runs
+        if sweep is None:
+            return ""
+        text = f", scored {WHERE[sweep.at]}"
+        if sweep.asked == "auto":
+            beyond = {at: compact(calls.beyond_base) for at, calls in sweep.calls.items()}
+            cost = ", ".join(f"{at} {calls}" for at, calls in beyond.items())
+            text += (
+                f" (auto: a run's training is worth {compact(sweep.training_calls)} network calls, its sweep {cost})"
+            )
+        cost = ", ".join(f"{at} {compact(calls)}" for at, calls in self.plan.calls.items())
+        return f"{text} · network calls of {'one run' if runs is None else 'all sampling'}: {cost}"
 
     def _table(self) -> Iterator[str]:
         plan, rule = self.plan, self.spec.search.stopping.name

@@ -11,10 +11,11 @@ from diffsearch.cli.places import SHORT_KEY
 from diffsearch.cli.words import clock, point_words, several
 from diffsearch.records import RunHistory, State, StudyHistory
 from diffsearch.report.phrases import estimate, number, settings_text
-from diffsearch.report.ranks import Winner, winner
+from diffsearch.report.ranks import Winner, searched, winner
 from diffsearch.store import lease
 from diffsearch.store.lease import Holder
 from diffsearch.study.history import StudyFolder
+from diffsearch.study.ledger import FILE
 
 SHOWN = (State.FINISHED, State.STOPPED_EARLY, State.DIVERGED, State.FAILED, State.OUT_OF_MEMORY, State.KILLED)
 
@@ -27,11 +28,13 @@ class Standing:
     history: StudyHistory
     holder: Holder | None  # who runs it now
     best: Winner | None
+    ranked: StudyHistory  # that it is the best of: by the screen while nothing is scored in full
 
     @classmethod
     def of(cls, folder: StudyFolder) -> Standing:
         history = folder.history()
-        return cls(folder, history, lease.is_held(folder.path / "lease"), winner(history))
+        ranked = history if winner(history) is not None else searched(history)
+        return cls(folder, history, lease.is_held(folder.path / "lease"), winner(ranked), ranked)
 
     @property
     def open(self) -> list[RunHistory]:
@@ -50,7 +53,8 @@ class Standing:
     def best_text(self) -> str:
         if self.best is None:
             return "no score yet"
-        return f"{self.history.objective} {estimate(self.best.summary)}"
+        screen = " (screen)" if self.ranked is not self.history else ""
+        return f"{self.ranked.objective}{screen} {estimate(self.best.summary)}"
 
     def json(self) -> str:
         told = {
@@ -60,7 +64,7 @@ class Standing:
             "runs": len(self.history.runs),
             "open": len(self.open),
             **{str(state): count for state, count in self.counts().items()},
-            "objective": self.history.objective,
+            "objective": self.ranked.objective,
             "best": self.best.summary.mean if self.best else None,
             "best_run": self.best.run.key if self.best else None,
             "wall_s": self.history.wall_s,
@@ -98,7 +102,8 @@ class Standing:
         return f"epoch {last}" + (", being worked on" if worked else "")
 
     def _last(self) -> str:
-        seconds = time.time() - self.folder.ledger.path.stat().st_mtime if self.folder.ledger.path.exists() else 0.0
+        ledger = self.folder.path / FILE
+        seconds = time.time() - ledger.stat().st_mtime if ledger.exists() else 0.0
         return f"{clock(seconds)} ago" if seconds < 86_400 else f"{seconds / 86_400:.0f} days ago"
 
 
@@ -107,7 +112,7 @@ def table(standings: Sequence[Standing]) -> str:
     rows = [("study", "", "runs", "best", "", "time")]
     for each in standings:
         run = "" if each.best is None else each.best.run.key[:SHORT_KEY]
-        best = "–" if each.best is None else f"{each.history.objective} {number(each.best.summary.mean)}"
+        best = "–" if each.best is None else f"{each.ranked.objective} {number(each.best.summary.mean)}"
         rows.append((each.history.name, each.word, str(len(each.history.runs)), best, run, clock(each.history.wall_s)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(

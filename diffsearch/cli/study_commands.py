@@ -157,6 +157,33 @@ def best(target: str, store: Path | None, as_json: bool) -> None:
     click.echo(yaml, nl=False)
 
 
+@click.command(name="next")
+@click.argument("target", metavar="STUDY")
+@store_option
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="[default: stdout]")
+def next_(target: str, store: Path | None, output: Path | None) -> None:
+    """What to try next, as a study file that is ready to run.
+
+    The report has the same text. Where the data supports no other space, it says so and writes nothing.
+    """
+    from diffsearch.cli.waiting import waiting
+
+    folder = open_folder(target, store)
+    with waiting("reading the study"):
+        from diffsearch import api
+
+        found = api.open_study(folder.name, store=folder.store.root).next()
+    if not found.text:
+        raise Refused(found.words)
+    if output is None:
+        click.echo(found.text, nl=False)
+        return
+    if output.exists():
+        raise Refused(f"{output} exists already.")
+    output.write_text(found.text, encoding="utf-8")
+    click.echo(f"{output}: changes {', '.join(found.changed)}. {found.words}")
+
+
 @click.command()
 @click.argument("targets", metavar="STUDY...", nargs=-1, required=True)
 @store_option
@@ -240,4 +267,4 @@ def sync(targets: tuple[str, ...], every: bool, store: Path | None, tracking_uri
         click.echo(f"{folder.name}: {count} runs in MLflow at {uri}, {time.monotonic() - began:.1f} s")
 
 
-COMMANDS = (plan, status, stop, table, best, report, archive, sync)
+COMMANDS = (plan, status, stop, table, best, next_, report, archive, sync)

@@ -40,10 +40,17 @@ def sorted_rows(history: StudyHistory, sort: str | None) -> pd.DataFrame:
     rows = tables.evaluations(history)
     if sort is None:
         down = history.direction == "max"
-        return rows.sort_values(["samples", history.objective], ascending=[False, not down], kind="stable")
+        by, up = ["samples", history.objective], [False, not down]
+        if history.screen is not None:
+            by, up = [*by, _screen(history)], [*up, history.screen.direction == "min"]
+        return rows.sort_values(by, ascending=up, kind="stable")
     if sort not in rows.columns:
         raise Refused(f"--sort {sort}: no such column. {suggest(sort, map(str, rows.columns))}")
     return rows.sort_values(sort, kind="stable")
+
+
+def _screen(history: StudyHistory) -> str:
+    return tables.screen_column(history) or ""
 
 
 def show(history: StudyHistory, rows: pd.DataFrame) -> None:
@@ -75,7 +82,8 @@ class _Column:
 def _column(history: StudyHistory, rows: pd.DataFrame, name: str) -> _Column:
     spreads = rows.get(tables.spread_column(name), [None] * len(rows))
     cells = (_cell(history, name, value, spread) for value, spread in zip(rows[name], spreads, strict=True))
-    return _Column(name, [SHORT.get(name, name), *cells], bool(pd.api.types.is_numeric_dtype(rows[name])))
+    head = SHORT.get(name, name) + (" ± within" if pd.Series(list(spreads)).notna().any() else "")
+    return _Column(name, [head, *cells], bool(pd.api.types.is_numeric_dtype(rows[name])))
 
 
 def _make_room(history: StudyHistory, columns: list[_Column]) -> list[str]:
@@ -96,13 +104,18 @@ def _make_room(history: StudyHistory, columns: list[_Column]) -> list[str]:
 
 
 def _shown(history: StudyHistory, rows: pd.DataFrame, name: str) -> bool:
-    hidden = name in HIDDEN or name in map(tables.spread_column, history.metrics)  # a spread stands beside its score
+    asides = [column(name) for column in (tables.spread_column, tables.bias_column) for name in _scores(history)]
+    hidden = name in HIDDEN or name in asides  # a spread stands beside its score
     return not hidden and (name not in ONLY_IF_VARIED or rows[name].nunique() > 1)
+
+
+def _scores(history: StudyHistory) -> tuple[str, ...]:
+    return (*history.metrics, _screen(history))
 
 
 def _cell(history: StudyHistory, name: str, value: Any, spread: Any) -> str:
     if value is None or value is pd.NA or (isinstance(value, float) and pd.isna(value)):
         return "–"
-    if name in history.metrics:
+    if name in _scores(history):
         return plus_minus(maybe(value), maybe(spread))
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -100,7 +100,7 @@ class Lines(Watcher):
         assert self.progress is not None
         match said:
             case None:
-                stage = "finalist" if task.asked.stage == "finalist" else "run"
+                stage = {"finalist": "finalist", "full": "in full"}.get(task.asked.stage, "run")
                 self._of(task, f"{stage}: {point_words(task.asked.point, self.progress.axes)}")
             case Outcome():
                 reason = f": {said.reason}" if said.reason else ""

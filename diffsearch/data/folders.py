@@ -134,8 +134,7 @@ def plan(path: Path, size: int | None, mode: Mode, test_fraction: float) -> Plan
     """
     if size is not None and size < 4:
         raise DataError(f"folder: size: {size} is too small; the smallest is 4 pixels")
-    if not 0 <= test_fraction < 1:
-        raise DataError(f"folder: test_fraction: {test_fraction} is not within 0 and 1")
+    check_fraction("folder", test_fraction)
     root = Path(path).expanduser()
     if not root.is_dir():
         raise DataError(f"folder: no such folder: {root}")
@@ -173,17 +172,32 @@ def _images(base: Path) -> list[Entry]:
     paths = sorted(
         path
         for path in base.rglob("*")
-        if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in _SUFFIXES and not _is_hidden(path, base) and path.is_file()
     )
     return [(path, stat.st_size, stat.st_mtime_ns) for path in paths for stat in [path.stat()]]
 
 
+def _is_hidden(path: Path, base: Path) -> bool:
+    """Whether the file, or a folder on the way to it, is one that programs keep for themselves."""
+    return any(part.startswith(".") for part in path.relative_to(base).parts)
+
+
 def _hold_out(files: list[Entry], fraction: float) -> tuple[list[Entry], list[Entry]]:
-    """Draw the test images; the seed is fixed, so the same files are always split alike."""
-    count = min(round(len(files) * fraction), len(files) - 1)
-    drawn = set(np.random.default_rng(0).permutation(len(files))[:count].tolist())
-    train = [entry for row, entry in enumerate(files) if row not in drawn]
-    return train, [files[row] for row in sorted(drawn)]
+    train, test = hold_out_rows(len(files), fraction)
+    return [files[row] for row in train], [files[row] for row in test]
+
+
+def check_fraction(name: str, test_fraction: float) -> None:
+    """Raise DataError unless that share can be held out."""
+    if not 0 <= test_fraction < 1:
+        raise DataError(f"{name}: test_fraction: {test_fraction:g} is not within 0 and 1")
+
+
+def hold_out_rows(count: int, fraction: float) -> tuple[list[int], list[int]]:
+    """Rows of `count` to train on and to test on, both ascending; by a fixed draw, so always split alike."""
+    held = min(round(count * fraction), count - 1)
+    drawn = set(np.random.default_rng(0).permutation(count)[:held].tolist())
+    return [row for row in range(count) if row not in drawn], sorted(drawn)
 
 
 def _class_of(path: Path, base: Path) -> str:

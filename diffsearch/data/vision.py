@@ -12,6 +12,7 @@ import numpy as np
 from diffsearch import registry
 from diffsearch.data import cache as cache_files
 from diffsearch.data.datasets import ImageData, decoded, spaced
+from diffsearch.data.folders import check_fraction, hold_out_rows
 from diffsearch.data.pixels import to_pixels
 from diffsearch.errors import DataError
 
@@ -28,6 +29,7 @@ class VisionSet:
         train, test: arguments for each part of a split.
         size: side of the square that images are cropped and scaled to where none is asked for.
         labelled: whether an image has one class.
+        files: the attribute in which the class lists its images' files, for messages; None: they are in no files.
     """
 
     kind: str
@@ -36,16 +38,26 @@ class VisionSet:
     test: Arguments
     size: int
     labelled: bool = True
+    files: str | None = None
 
 
 SETS: Mapping[str, VisionSet] = {
     "cifar10": VisionSet("CIFAR10", "cifar-10-batches-py", ({"train": True},), ({"train": False},), 32),
     "stl10": VisionSet("STL10", "stl10_binary", ({"split": "train"},), ({"split": "test"},), 96),
     "flowers102": VisionSet(
-        "Flowers102", "flowers-102", ({"split": "train"}, {"split": "val"}), ({"split": "test"},), 64
+        "Flowers102",
+        "flowers-102",
+        ({"split": "train"}, {"split": "val"}),
+        ({"split": "test"},),
+        64,
+        files="_image_files",
     ),
-    "oxford-pets": VisionSet("OxfordIIITPet", "oxford-iiit-pet", ({"split": "trainval"},), ({"split": "test"},), 64),
-    "celeba": VisionSet("CelebA", "celeba", ({"split": "train"},), ({"split": "test"},), 64, labelled=False),
+    "oxford-pets": VisionSet(
+        "OxfordIIITPet", "oxford-iiit-pet", ({"split": "trainval"},), ({"split": "test"},), 64, files="_images"
+    ),
+    "celeba": VisionSet(
+        "CelebA", "celeba", ({"split": "train"},), ({"split": "test"},), 64, labelled=False, files="filename"
+    ),
 }
 
 
@@ -57,6 +69,7 @@ def _reader(name: str) -> Callable[..., ImageData]:
         root: str | None = None,
         download: bool = False,
         images: int | None = None,
+        test_fraction: float | None = None,
     ) -> ImageData:
         """One of torchvision's sets, in RGB.
 
@@ -66,17 +79,21 @@ def _reader(name: str) -> Callable[..., ImageData]:
             root: folder that torchvision's files lie in; None: the cache.
             download: fetch them where they are absent.
             images: keep that many training images, evenly spaced over the set; the test images are all kept.
+            test_fraction: share of all images that is held out, by a fixed draw; None: the set's own test images.
         """
         if size is not None and size < 4:
             raise DataError(f"{name}: size: {size} is too small; the smallest is 4 pixels")
+        if test_fraction is not None:
+            check_fraction(name, test_fraction)
         vision, base = SETS[name], place(name, cache, root).parent
         if download:
             fetch(name, cache, root)
         if not place(name, cache, root).exists():
             raise DataError(absent(name, cache, root))
         side = size or vision.size
-        entry = cache_files.key(name, files=_stamp(base / vision.folder), size=side, images=images)
-        return decoded(cache, entry, name, lambda work: _decode(name, base, side, images, work))
+        split = {} if test_fraction is None else {"test_fraction": test_fraction}  # caches of before stay good
+        entry = cache_files.key(name, files=_stamp(base / vision.folder), size=side, images=images, **split)
+        return decoded(cache, entry, name, lambda work: _decode(name, base, side, images, test_fraction, work))
 
     return read
 
@@ -121,17 +138,13 @@ def _open(name: str, base: Path, arguments: Mapping[str, Any], download: bool = 
         raise DataError(why) from error
 
 
-def _decode(name: str, base: Path, size: int, images: int | None, work: Path) -> tuple[str, ...]:
+def _decode(
+    name: str, base: Path, size: int, images: int | None, test_fraction: float | None, work: Path
+) -> tuple[str, ...]:
     """Write the arrays of both splits; returns the names of the classes."""
     vision = SETS[name]
     classes: tuple[str, ...] = ()
-    for part, arguments in (("train", vision.train), ("test", vision.test)):
-        opened = [_open(name, base, each) for each in arguments]
-        rows = [(source, index) for source in opened for index in range(len(source))]
-        if part == "train" and images is not None:
-            rows = [rows[index] for index in spaced(images, len(rows), name)]
-        if not rows:
-            raise DataError(f"{name}: no {part} images in {base / vision.folder}")
+    for part, rows in _split(name, base, images, test_fraction).items():
         labels = np.empty(len(rows), np.int64)
         first, _ = _image(name, *rows[0], size)
         shape = (len(rows), *first.shape)
@@ -141,9 +154,27 @@ def _decode(name: str, base: Path, size: int, images: int | None, work: Path) ->
         array.flush()
         if vision.labelled:
             np.save(work / f"{part}_labels.npy", labels)
-            names = getattr(opened[0], "classes", None) or range(int(labels.max()) + 1)
+            names = getattr(rows[0][0], "classes", None) or range(int(labels.max()) + 1)
             classes = classes or tuple(str(each) for each in names)
     return classes
+
+
+def _split(name: str, base: Path, images: int | None, test_fraction: float | None) -> dict[str, list[tuple[Any, int]]]:
+    """Part → (torchvision's set, index in it) of each of its images; no part "test" where nothing is held out."""
+    vision = SETS[name]
+    parts: dict[str, list[tuple[Any, int]]] = {}
+    for part, arguments in (("train", vision.train), ("test", vision.test)):
+        opened = [_open(name, base, each) for each in arguments]
+        parts[part] = [(source, index) for source in opened for index in range(len(source))]
+        if not parts[part]:
+            raise DataError(f"{name}: no {part} images in {base / vision.folder}")
+    if test_fraction is not None:
+        every = [*parts["train"], *parts["test"]]
+        chosen = hold_out_rows(len(every), test_fraction)
+        parts = {part: [every[row] for row in rows] for part, rows in zip(parts, chosen, strict=True) if rows}
+    if images is not None:
+        parts["train"] = [parts["train"][row] for row in spaced(images, len(parts["train"]), name)]
+    return parts
 
 
 def _image(name: str, source: Any, index: int, size: int) -> tuple[np.ndarray, int]:
@@ -151,7 +182,9 @@ def _image(name: str, source: Any, index: int, size: int) -> tuple[np.ndarray, i
         image, label = source[index]
         pixels = to_pixels(image, 3, (size, size))
     except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{name}: image {index} of {type(source).__name__} is not readable: {error}") from error
+        files = SETS[name].files
+        which = f"image {index}" if files is None else str(getattr(source, files)[index])
+        raise DataError(f"{name}: {which} of {type(source).__name__} is not readable: {error}") from error
     return pixels, int(label) if SETS[name].labelled else 0
 
 

@@ -58,9 +58,9 @@ def offered(networks: Networks, run: RunHistory) -> dict[str, dict[str, Any]]:
     epochs = checkpoints(networks, run)
     epoch = epochs["value"]
     classes = networks.read(run.key, epoch, 0).classes if epoch else ()
-    swept = [2 * sheet.sampling.guidance for sheet in run.evaluations]
+    swept = [2 * sheet.sampling.guidance for sheet in run.all_evaluations]
     told = [SHARES, EACH, *classes, *([NONE] if run.settings.training.label_dropout else [])]
-    names = {*samplers.names(), *(spelled(sheet.sampling.sampler) for sheet in run.evaluations)}
+    names = {*samplers.names(), *(spelled(sheet.sampling.sampler) for sheet in run.all_evaluations)}
     return {
         "epoch": epochs,
         "ema": {"choices": [(show_count(track) if track else "raw", track) for track in tracks], "value": point.ema},

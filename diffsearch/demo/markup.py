@@ -85,7 +85,7 @@ def scores_of(networks: Networks, run: RunHistory) -> str:
     history = networks.history
     heading = f"<h2>This run: {escape(phrases.settings_text(history, run))}</h2>"
     if not run.evaluations:
-        return _div(f"{heading}<p>No score yet.</p>")
+        return _div(f"{heading}<p>{'Scored by the screen alone.' if run.screened else 'No score yet.'}</p>")
     samples = sorted({sheet.samples for sheet in run.evaluations})
     bounds = "".join(f"<p>{escape(phrases.bounds_text(history, history.objective, n))}.</p>" for n in samples)
     rows = [

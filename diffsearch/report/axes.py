@@ -12,6 +12,7 @@ import pandas as pd
 from diffsearch.records import StudyHistory
 from diffsearch.report.ranks import Ranked, best_sheet, rankable
 from diffsearch.scoring.statistics import summarise
+from diffsearch.space.metric_names import scale_of
 from diffsearch.space.settings import Choice, choice_from_json, show
 
 RESERVED = frozenset(
@@ -20,7 +21,8 @@ RESERVED = frozenset(
 )  # other columns of the tables
 BINS = 3  # a numeric axis with more than MAX_VALUES values is cut at its terciles
 MAX_VALUES = 6
-_COLUMNS = ["value", "runs", "best", "mean", "se", "n", "first_mean", "first_se", "first_n"]
+_AT = ("mean", "low", "high", "n", "scores")
+_COLUMNS = ["value", "runs", "best", *_AT, *(f"first_{name}" for name in _AT)]
 
 
 def show_value(value: Any) -> str:
@@ -42,12 +44,14 @@ def axis_table(history: StudyHistory, axis: str) -> pd.DataFrame:
     """How each value of an axis did in the search.
 
     Args:
-        axis: dotted path of a training axis, "epochs" (milestones, over runs that reached all of them) or "sampling".
+        axis: dotted path of a training axis, or "epochs" (milestones, over runs that reached all of them).
 
     Returns:
-        value, runs (asked for with that value, failed ones too), best (evaluation), mean, se, n over the runs that
-        reached the last milestone, and first_mean, first_se, first_n at the first one, which no rule had cut yet.
-        A run counts with its best sampling point at that epoch. se is None where n = 1, mean where n = 0.
+        value, runs (asked for with that value, failed ones too), best (evaluation); mean, low, high (its 95 %
+        interval), n and scores (run key → score) over the runs that reached the last milestone; and the same, with
+        first_ before the names, at the first milestone, which no rule had cut yet. A run counts with its best sampling
+        point at that epoch.
+        mean is geometric where the objective's scale is `log`, and None where n = 0; low and high are None where n = 1.
         Of "epochs", `runs` are those that reached the milestone and first_* their mean.
     """
     first, last = (history.milestones[0], history.milestones[-1]) if history.milestones else (0, 0)
@@ -58,28 +62,22 @@ def axis_table(history: StudyHistory, axis: str) -> pd.DataFrame:
         whole = [(run, sheets) for run, sheets in ranked if {s.epoch for s in sheets} >= set(history.milestones)]
         rows = [_epoch_row(history, epoch, ranked, whole) for epoch in history.milestones]
         return pd.DataFrame(rows, columns=_COLUMNS)
-    if axis == "sampling":
-        for run, sheets in ranked:
-            for text in dict.fromkeys(str(sheet.sampling) for sheet in sheets):
-                members.setdefault(text, []).append((run, tuple(s for s in sheets if str(s.sampling) == text)))
-                asked[text] += 1
-    else:
-        label = labels(history, axis)
-        asked.update(label.values())
-        for run, sheets in ranked:
-            if run.key in label:
-                members.setdefault(label[run.key], []).append((run, sheets))
+    label = labels(history, axis)
+    asked.update(label.values())
+    for run, sheets in ranked:
+        if run.key in label:
+            members.setdefault(label[run.key], []).append((run, sheets))
     rows = [_row(history, value, asked[value], members.get(value, []), first, last) for value in asked]
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
-def labels(history: StudyHistory, axis: str) -> dict[str, str]:
+def labels(history: StudyHistory, axis: str, most: int = MAX_VALUES) -> dict[str, str]:
     """Run key → the value's text, for each run of the search that has the axis; ascending where values are numbers.
 
-    More than MAX_VALUES different numbers are cut at their terciles and shown as ranges.
+    More than `most` different numbers are cut at their terciles and shown as ranges.
     """
     values = {run.key: run.point[axis] for run in history.runs if run.stage == "search" and axis in run.point}
-    if is_numeric(values.values()) and len(set(values.values())) > MAX_VALUES:
+    if is_numeric(values.values()) and len(set(values.values())) > most:
         numbers = np.array(sorted(values.values()), dtype=np.float64)
         bins = np.array_split(numbers, BINS)
         edges = [(float(part[0]), float(part[-1])) for part in bins]
@@ -105,22 +103,17 @@ def is_numeric(values: Iterable[Any]) -> bool:
     return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
-def sampling_points(history: StudyHistory) -> tuple[str, ...]:
-    """The sampling points that the search scored, in the order of their first use."""
-    return tuple(dict.fromkeys(str(sheet.sampling) for _, sheets in rankable(history) for sheet in sheets))
-
-
-def _at(history: StudyHistory, members: Iterable[Ranked], epoch: int) -> tuple[float | None, float | None, int]:
-    """(mean, se, n) of the best sampling point of each run that was scored at that epoch."""
-    scores = []
-    for _, sheets in members:
+def _at(history: StudyHistory, members: Iterable[Ranked], epoch: int) -> tuple[Any, ...]:
+    """(mean, low, high, n, scores) of the best sampling point of each run that was scored at that epoch."""
+    scores: dict[str, float] = {}
+    for run, sheets in members:
         here = [sheet for sheet in sheets if sheet.epoch == epoch]
         if here:
-            scores.append(best_sheet(history, here).scores[history.objective].value)
+            scores[run.key] = best_sheet(history, here).scores[history.objective].value
     if not scores:
-        return None, None, 0
-    summary = summarise(scores)
-    return summary.mean, summary.se, summary.n
+        return None, None, None, 0, scores
+    summary = summarise(scores.values(), scale_of(history.objective))
+    return summary.mean, *(summary.interval or (None, None)), summary.n, scores
 
 
 def _row(

@@ -9,17 +9,20 @@ is said of noise.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
+
 from diffsearch.records import Evaluation, RunHistory, StudyHistory
 from diffsearch.registry import dataset, sampler
 from diffsearch.report.ranks import rankable
-from diffsearch.scoring.statistics import Summary, summarise, told_apart
+from diffsearch.scoring.statistics import WRONG, Summary, difference, holm, summarise
 from diffsearch.space.axes import value_at
-from diffsearch.space.metric_names import parse
+from diffsearch.space.metric_names import Scale, parse, scale_of
 from diffsearch.space.published import EPOCHS, Published, Row, Table
 from diffsearch.space.settings import SamplingPoint, canonical
 
@@ -27,7 +30,7 @@ Verdict: TypeAlias = Literal["held", "inside the noise", "reversed", ""]
 Cell: TypeAlias = "tuple[RunHistory, Evaluation]"
 
 NOT_RUN = "not run"
-_DISTANCES = {"fd", "kd"}  # kinds whose orders may be compared with each other's
+_DISTANCES = {"fd", "fd-infinity", "kd"}  # kinds whose orders may be compared with each other's
 _PROCESS = "diffusion.noise_process"  # printed with its options where they matter
 _MODEL = "model.kind"
 _ANY = "folder"  # a data set that may hold any images
@@ -41,6 +44,7 @@ class Line:
     row: Row
     measured: Summary | None  # over the runs that answer it; None: none has a score
     asked: int  # runs that were to answer it
+    scores: tuple[float, ...] = ()  # of those runs
     state: str = ""  # why there is no score: "not run", "diverged", ...
     ranks: tuple[int, int] | None = None  # published and measured, among the rows that have both; 1 is the best
 
@@ -97,7 +101,8 @@ def compare(history: StudyHistory, published: Published, table: Table) -> Compar
     group, mixed = _answer(cells, table, printed)
     lines = [_line(history, table, row, group, metric, mixed) for row in table.rows]
     signs = _sign(table.metric), _sign(metric)
-    orders, taken = _orders(table, {} if mixed else {_key(line.row): line.measured for line in lines}, signs)
+    measured = {} if mixed else {_key(line.row): line.scores for line in lines}
+    orders, taken = _orders(table, measured, signs, scale_of(metric))
     return Comparison(
         table=table,
         metric=metric,
@@ -239,9 +244,10 @@ def _line(history: StudyHistory, table: Table, row: Row, group: Sequence[Cell], 
     if group and not mixed:
         asked = [run for run in asked if _others(run, table) == _others(group[0][0], table)]
     if own:
-        return Line(row, summarise(sheet.scores[metric].value for sheet in own.values()), len(asked))
+        scores = tuple(sheet.scores[metric].value for sheet in own.values())
+        return Line(row, summarise(scores, scale_of(metric)), len(asked), scores)
     failed = [str(run.outcome.state) for run in asked if not run.outcome.ok]
-    return Line(row, None, len(asked), failed[0] if failed else "no score there" if asked else NOT_RUN)
+    return Line(row, None, len(asked), state=failed[0] if failed else "no score there" if asked else NOT_RUN)
 
 
 def _was_to_answer(history: StudyHistory, run: RunHistory, table: Table, row: Row) -> bool:
@@ -269,27 +275,35 @@ def _ranked(lines: Sequence[Line], signs: tuple[float, float]) -> tuple[Line, ..
 
 
 def _orders(
-    table: Table, measured: Mapping[str, Summary | None], signs: tuple[float, float]
+    table: Table, measured: Mapping[str, Sequence[float]], signs: tuple[float, float], scale: Scale
 ) -> tuple[tuple[Order, ...], Order | None]:
-    """Neighbours in the published order, and the authors' choice before the best of the others."""
+    """Neighbours in the published order, and the authors' choice before the best of the others.
 
-    def order(better: Row, worse: Row) -> Order:
-        a, b = measured.get(_key(better)), measured.get(_key(worse))
-        return Order(better, worse, "" if better.score == worse.score else _verdict(a, b, signs[1]))
-
+    The print chose these comparisons, not our scores: Welch's tests, corrected by Holm's method for how many they are.
+    """
     best_first = sorted(table.rows, key=lambda row: signs[0] * row.score)
-    neighbours = tuple(order(better, worse) for better, worse in pairwise(best_first))
     chosen = [row for row in best_first if table.axis and canonical(table.winner) == _key(row)]
     others = [row for row in best_first if row not in chosen]
-    return neighbours, order(chosen[0], others[0]) if chosen and others else None
+    pairs = [*pairwise(best_first), *([(chosen[0], others[0])] if chosen and others else [])]
+    tests = {tuple(sorted((_key(a), _key(b)))): (a, b) for a, b in pairs if a.score != b.score}
+    sides = [(measured.get(_key(a), ()), measured.get(_key(b), ())) for a, b in tests.values()]
+    found = [difference(a, b, scale) for a, b in sides]
+    corrected = holm(np.array([math.nan if each is None else each.p for each in found], dtype=np.float64))
+    p = dict(zip(tests, corrected, strict=True))
 
+    def order(better: Row, worse: Row) -> Order:
+        a, b = (measured.get(_key(row), ()) for row in (better, worse))
+        alike = p.get(tuple(sorted((_key(better), _key(worse)))), math.nan)
+        if math.isnan(alike):
+            return Order(better, worse, "")
+        if alike >= WRONG:
+            return Order(better, worse, "inside the noise")
+        means = [signs[1] * summarise(scores, scale).mean for scores in (a, b)]
+        return Order(better, worse, "held" if means[0] < means[1] else "reversed")
 
-def _verdict(better: Summary | None, worse: Summary | None, sign: float) -> Verdict:
-    if better is None or worse is None or better.se is None or worse.se is None:
-        return ""
-    if not told_apart(better, worse):
-        return "inside the noise"
-    return "held" if sign * better.mean < sign * worse.mean else "reversed"
+    orders = [order(better, worse) for better, worse in pairs]
+    neighbours = tuple(orders[: len(best_first) - 1])
+    return neighbours, orders[-1] if chosen and others else None
 
 
 def _sign(metric: str) -> float:

@@ -10,7 +10,8 @@ from diffsearch.report.blocks import lines, table
 from diffsearch.report.ledger import ALONE, NEW, entry, ledger
 from diffsearch.report.phrases import compact, duration, estimate, number
 from diffsearch.report.ranks import Winner, sign
-from diffsearch.scoring.statistics import told_apart
+from diffsearch.scoring.statistics import judge
+from diffsearch.space.metric_names import scale_of
 
 
 def opening(histories: Sequence[StudyHistory]) -> str:
@@ -59,7 +60,7 @@ def _winners(metric: str, samples: int, data: str, members: list[tuple[StudyHist
                 number(floor.ceiling) if floor else "–",
             ]
         )
-    head = ["study", metric, "n", "winner", "epoch", "epochs trained", "images", "time", "floor", "noise"]
+    head = ["study", f"{metric} [95 %]", "n", "winner", "epoch", "epochs trained", "images", "time", "floor", "noise"]
     return lines(
         f"## {metric} on {samples:,} samples, {data}",
         table(head, rows, right=[1, 2, 4, 5, 6, 7, 8, 9]),
@@ -70,9 +71,13 @@ def _winners(metric: str, samples: int, data: str, members: list[tuple[StudyHist
 def _verdict(members: list[tuple[StudyHistory, Winner]]) -> str:
     if len(members) < 2:
         return ""
-    (first, best), (second, next_best) = members[0], members[1]
-    if best.summary.se is None or next_best.summary.se is None:
+    (first, best), (_, next_best) = members[0], members[1]
+    if best.summary.interval is None or next_best.summary.interval is None:
         return f"{first.name} has the better score, but a score of one run has no interval: nothing is claimed."
-    if told_apart(best.summary, next_best.summary):
-        return f"{first.name} is told apart from {second.name}."
-    return f"{first.name} and {second.name} are not told apart: a tie."
+    scores = [found.configuration.scores if found.configuration else (found.summary.mean,) for _, found in members]
+    verdict = judge(scores, first.direction, scale_of(first.objective))
+    apart = [members[i][0].name for i in range(len(members)) if i not in (verdict.first, *verdict.ties)]
+    tied = [members[i][0].name for i in verdict.ties]
+    said = [f"told apart from {phrases.listing(apart)}"] * bool(apart)
+    said += [f"not told apart from {phrases.listing(tied)}: a tie"] * bool(tied)
+    return f"{first.name} is {', '.join(said)}."

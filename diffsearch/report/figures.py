@@ -41,25 +41,32 @@ def importance_bars(history: StudyHistory, found: Importances) -> Drawn | None:
         for row, (path, share) in enumerate(found.shares):
             beyond = not found.chance or share > found.chance[path]
             axes.barh(row, 100 * share, height=0.62, color=style.PALETTE[0] if beyond else style.FAINT)
-            axes.text(100 * share + 0.8, row, f"{100 * share:.0f} %", va="center", fontsize=8.5, zorder=4,
-                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8})  # fmt: skip
+            ends = [100 * end for end in found.intervals.get(path, (share, share))]
+            for tone, thick in (("white", 3.4), (style.INK, 1.2)):
+                axes.plot(ends, [row] * 2, color=tone, linewidth=thick, solid_capstyle="butt", zorder=3)
+            axes.text(1, row, f"{100 * share:.0f} % ({ends[0]:.0f} to {ends[1]:.0f})", va="center", ha="right",
+                      fontsize=8.5, transform=axes.get_yaxis_transform())  # fmt: skip
             if found.chance:
                 axes.plot([100 * found.chance[path]] * 2, [row - 0.42, row + 0.42], color=style.INK, linewidth=1.4)
         axes.set_yticks(range(len(found.shares)), [names[path] for path, _ in found.shares])
         axes.tick_params(axis="y", length=0, labelcolor=style.INK)
         axes.invert_yaxis()
-        most = max([share for _, share in found.shares] + list(found.chance.values()))
-        axes.set_xlim(0, 100 * min(1.0, most) + 7)
+        reach = [share for _, share in found.shares] + [high for _, high in found.intervals.values()]
+        axes.set_xlim(0, 125 * max([*reach, *found.chance.values()]))
+        axes.set_xticks([tick for tick in axes.get_xticks() if tick <= 100])
         axes.set_xlabel(f"share of the variance of the {'log ' if found.logarithmic else ''}score, %")
+        caption = "Lines, and numbers in brackets: 80 % of bootstraps of the runs."
         if found.chance:
-            axes.set_title(
-                f"| the largest share in {SHUFFLES} shuffles of the scores. Grey: not beyond it", fontsize=8.5
-            )
+            caption += f" Marks: the largest share in {SHUFFLES} shuffles of the scores; grey bars don't pass it."
         style.grid_lines(axes, "x")
-        shares = ", ".join(f"{names[path]} {100 * share:.0f} %" for path, share in found.shares)
+        shares = ", ".join(
+            f"{names[path]} {100 * share:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
+            for path, share in found.shares
+            for low, high in [found.intervals.get(path, (share, share))]
+        )
         beyond_names = [names[p] for p, share in found.shares if found.chance and share > found.chance[p]]
         chance = f" Beyond chance: {', '.join(beyond_names) or 'none'}." if found.chance else ""
-        return Drawn("importances", style.png(figure), f"Bars: importance of each axis: {shares}.{chance}")
+        return Drawn("importances", style.png(figure), f"Bars: importance of each axis: {shares}.{chance}", caption)
 
 
 def best_so_far(history: StudyHistory) -> Drawn | None:
@@ -98,7 +105,7 @@ def best_so_far(history: StudyHistory) -> Drawn | None:
 
 
 def finalists_strip(history: StudyHistory) -> Drawn | None:
-    """Above, where all of it lies between floor and noise; below, every seed as a dot with mean ± standard error."""
+    """Above, where all of it lies between floor and noise; below, every seed as a dot, with mean and 95 % interval."""
     found = configurations(history)
     if not found:
         return None
@@ -115,18 +122,18 @@ def finalists_strip(history: StudyHistory) -> Drawn | None:
             axes = figure.add_subplot()
         for row, c in enumerate(found):
             tone = paint.get(c.runs[0].key, style.MUTED)
-            if c.summary.se is not None:
-                axes.plot([c.summary.mean - c.summary.se, c.summary.mean + c.summary.se], [row, row], color=tone,
-                          linewidth=7, alpha=0.25, solid_capstyle="butt")  # fmt: skip
+            if c.summary.interval is not None:
+                axes.plot(c.summary.interval, [row, row], color=tone, linewidth=7, alpha=0.25, solid_capstyle="butt")
             axes.plot([c.summary.mean] * 2, [row - 0.28, row + 0.28], color=tone, linewidth=2)
             axes.plot(c.scores, [row] * len(c.scores), "o", color=tone, markersize=5.5, markeredgecolor="white")
-            axes.text(1.01, row, f"{estimate(c.summary)}   group {c.group}", transform=axes.get_yaxis_transform(),
+            standing = "" if c.standing == "alone" else f"   {c.standing}"
+            axes.text(1.01, row, estimate(c.summary) + standing, transform=axes.get_yaxis_transform(),
                       va="center", fontsize=8.5)  # fmt: skip
         axes.set_yticks(range(len(found)), labels)
         axes.tick_params(axis="y", length=0, labelcolor=style.INK)
         axes.set_ylim(len(found) - 0.5, -0.5)
         axes.set_xlabel(
-            f"{history.objective} ({found[0].sheets[0].samples:,} samples); a dot a seed, mean ± standard error"
+            f"{history.objective} ({found[0].sheets[0].samples:,} samples); a dot a seed; mean and 95 % interval"
         )
         style.grid_lines(axes, "x")
         text = "; ".join(

@@ -51,13 +51,14 @@ def ledger(history: StudyHistory) -> pd.DataFrame:
         goal = goals[run.stage]
         alone, whole = _planned(history, run, goal, typical)
         epochs = [epoch for epoch in run.epochs if not goal or epoch.epoch <= goal[-1]]
-        reached = _epochs_cost(history, run, len(epochs)) + _sheets_cost(run.evaluations)
+        reached = _epochs_cost(history, run, len(epochs)) + _sheets_cost(run.all_evaluations)
         lines[ALONE] += alone
         lines[SHARED] += whole - alone
         lines[_GAP.get(run.outcome.state, OPEN)] += reached - whole
         lines[TOTAL] += reached
         reused = _epochs_cost(history, run, min(run.reused_epochs, len(epochs)))
-        lines[REUSED] -= reused + _sheets_cost(run.evaluations[: run.reused_evaluations])  # the store is read first
+        found = (*run.screened[: run.reused_screened], *run.evaluations[: run.reused_evaluations])
+        lines[REUSED] -= reused + _sheets_cost(found)  # the store is read first
     lines[NEW] = lines[TOTAL] + lines[REUSED]
     return pd.DataFrame.from_dict(lines, orient="index", columns=list(COLUMNS))
 
@@ -104,8 +105,8 @@ def _planned(
     epoch_cost = _epochs_cost(history, run, len(run.epochs)) / len(run.epochs) if run.epochs else None
     if epoch_cost is None:
         epoch_cost = np.array([1, _images_per_epoch(history, run), 0, typical[run.stage][3], 0, 0])
-    scored = {sheet.epoch for sheet in run.evaluations}
-    sheet_cost = _sheets_cost(run.evaluations) / len(scored) if scored else typical[run.stage] * [0, 0, 1, 0, 1, 1]
+    scored = {sheet.epoch for sheet in run.all_evaluations}
+    sheet_cost = _sheets_cost(run.all_evaluations) / len(scored) if scored else typical[run.stage] * [0, 0, 1, 0, 1, 1]
     last = goal[-1] if goal else 0
     return sum(goal) * epoch_cost + len(goal) * sheet_cost, last * epoch_cost + len(goal) * sheet_cost
 
@@ -117,9 +118,9 @@ def _typical(history: StudyHistory) -> dict[Stage, Cost]:
     for stage in stages:
         members = [run for run in history.runs if run.stage == stage]
         epochs = sum(len(run.epochs) for run in members)
-        scored = sum(len({sheet.epoch for sheet in run.evaluations}) for run in members)
+        scored = sum(len({sheet.epoch for sheet in run.all_evaluations}) for run in members)
         trained = sum(epoch.wall_s for run in members for epoch in run.epochs)
-        sheets = sum((_sheets_cost(run.evaluations) for run in members), start=np.zeros(len(COLUMNS)))
+        sheets = sum((_sheets_cost(run.all_evaluations) for run in members), start=np.zeros(len(COLUMNS)))
         found[stage] = sheets / max(scored, 1) + np.array([0, 0, 0, trained / max(epochs, 1), 0, 0])
     return found
 

@@ -12,13 +12,16 @@ import pandas as pd
 
 from diffsearch.files import replace_file
 from diffsearch.records import StudyHistory
-from diffsearch.report import comparison, in_pictures, mattered, sections, tables
+from diffsearch.report import comparison, finals, in_pictures, mattered, next_study, sampling, sections, tables
 from diffsearch.report.album import Album
 from diffsearch.report.blocks import lines, picture
 from diffsearch.report.figures import Drawn
 from diffsearch.report.grids import samples_beside_real
+from diffsearch.report.importance import importances
 from diffsearch.report.published import published_and_measured
+from diffsearch.report.ranks import searched
 from diffsearch.space.published import Published
+from diffsearch.space.settings import StudySpec
 
 CSV = "table.csv"
 
@@ -35,11 +38,17 @@ class Pictures:
 
 
 def write(
-    histories: Sequence[StudyHistory], folder: Path, *, pictures: Pictures, published: Published | None = None
+    histories: Sequence[StudyHistory],
+    folder: Path,
+    *,
+    pictures: Pictures,
+    published: Published | None = None,
+    spec: StudySpec | None = None,
 ) -> Path:
     """Write the report of one study, or the comparison of several, and return the path of its report.md.
 
-    The report of one study sets `published` numbers beside its own. Each file is replaced as a whole, report.md last,
+    The report of one study sets `published` numbers beside its own, and what to try next follows from its `spec`, which
+    is read from the history's text by default. Each file is replaced as a whole, report.md last,
     so a reader never finds a figure missing. The same histories and pictures give the same bytes.
 
     Raises:
@@ -52,7 +61,7 @@ def write(
     alone = len(histories) == 1
     shelf = _Shelf(folder)
     if alone:
-        text = lines(f"# {histories[0].name}", _study(histories[0], pictures, published, shelf))
+        text = lines(f"# {histories[0].name}", _study(histories[0], pictures, published, spec, shelf))
     else:
         parts = [comparison.opening(histories)]
         for history in histories:
@@ -80,18 +89,23 @@ class _Shelf:
         return lines(picture(name, drawn.alt), drawn.caption)
 
 
-def _study(history: StudyHistory, pictures: Pictures, published: Published | None, shelf: _Shelf) -> str:
+def _study(
+    history: StudyHistory, pictures: Pictures, published: Published | None, spec: StudySpec | None, shelf: _Shelf
+) -> str:
     """All sections."""
-    found = tables.winner(history)
+    found, learned = tables.winner(history), searched(history)
     yaml = pictures.yaml_of.get(found.run.key) if found else None
+    importance = importances(learned)
     return lines(
         sections.opening(history),
         sections.winner(history, yaml, _samples(history, pictures), shelf.keep),
         in_pictures.in_pictures(history, _real(history, pictures), pictures.album, shelf.keep),
-        mattered.what_mattered(history, shelf.keep),
+        mattered.what_mattered(learned, importance, shelf.keep),
+        sampling.without_training(history),
         published_and_measured(history, published, shelf.keep) if published else "",
-        sections.how_it_went(history, shelf.keep),
-        sections.finalists(history, shelf.keep),
+        sections.how_it_went(learned, shelf.keep),
+        finals.finalists(history, shelf.keep),
+        next_study.what_to_try_next(learned, spec, importance),
         sections.all_evaluations(history, CSV),
         sections.what_it_cost(history),
         sections.what_went_wrong(history),
@@ -106,8 +120,8 @@ def _short_study(history: StudyHistory, pictures: Pictures, shelf: _Shelf) -> st
     body = lines(
         sections.opening(history),
         sections.winner(history, yaml, _samples(history, pictures), shelf.keep),
-        sections.how_it_went(history, shelf.keep),
-        sections.finalists(history, shelf.keep),
+        sections.how_it_went(searched(history), shelf.keep),
+        finals.finalists(history, shelf.keep),
         sections.what_it_cost(history),
         sections.what_went_wrong(history),
         sections.to_repeat(history),

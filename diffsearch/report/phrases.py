@@ -12,12 +12,12 @@ import pandas as pd
 from diffsearch.records import CUT, Bounds, RunHistory, StudyHistory
 from diffsearch.report.axes import axis_names, show_value
 from diffsearch.report.ledger import ALONE, NEW, entry, ledger
-from diffsearch.report.ranks import Winner, configurations, winner
-from diffsearch.scoring.statistics import Summary, chance_of_telling_equals_apart, told_apart
+from diffsearch.report.ranks import Winner
+from diffsearch.scoring.statistics import Summary, judge, summarise
+from diffsearch.space.metric_names import scale_of
 
 SHORT = {"steps": "T", "batch_size": "batch", "learning_rate": "lr"}  # words before a number in a list of settings
 LABEL = 36  # letters of a label beside a line
-FRACTIONS = {2: "one time in three", 3: "one time in four", 5: "one time in five"}
 
 
 # --- numbers ------------------------------------------------------------------------------------------------------
@@ -41,12 +41,25 @@ def maybe(value: Any) -> float | None:
 
 
 def estimate(summary: Summary | None) -> str:
-    """A mean ± its standard error, `5.9 ± 0.3`; an en dash where there is none."""
-    return "–" if summary is None else plus_minus(summary.mean, summary.se)
+    """A mean and its 95 % interval, `33.6 [30.3, 37.3]`; an en dash where there is no mean."""
+    return "–" if summary is None else bracket(summary.mean, *(summary.interval or (None, None)))
+
+
+def bracket(value: float | None, low: float | None, high: float | None) -> str:
+    """`33.6 [30.3, 37.3]`: two digits of the way to the nearer end, and all three numbers to that place."""
+    if value is None or low is None or high is None:
+        return number(value)
+    near = min(value - low, high - value)
+    if near <= 0:
+        return f"{number(value)} [{number(low)}, {number(high)}]"
+    place = 1 - math.floor(math.log10(float(f"{near:.1e}")))
+    if place > 5 or -place > 6:
+        return f"{value:.2e} [{low:.2e}, {high:.2e}]"
+    return f"{_fixed(value, place)} [{_fixed(low, place)}, {_fixed(high, place)}]"
 
 
 def plus_minus(value: float | None, error: float | None) -> str:
-    """`5.9 ± 0.3`: the error to one digit, two where it begins with 1, and the value to the same place."""
+    """`5.9 ± 0.3`, a score and its spread: that to one digit, two where it begins with 1, the value to that place."""
     if value is None or error is None:
         return number(value)
     if error == 0:
@@ -59,6 +72,11 @@ def plus_minus(value: float | None, error: float | None) -> str:
             return f"{_fixed(value, 5)} ± {error:.0e}"
         return f"({plus_minus(value / 10.0**size, error / 10.0**size)})e{size}"
     return f"{_fixed(value, place)} ± {_fixed(error, place)}"
+
+
+def two_digits(value: float | None) -> str:
+    """An estimate that deserves no more: `1.3`, `0.084`, `120`."""
+    return "–" if value is None else f"{float(f'{value:.1e}'):,.10g}"
 
 
 def compact(value: float) -> str:
@@ -137,32 +155,15 @@ def asked_sentence(history: StudyHistory) -> str:
     last = history.milestones[-1] if history.milestones else 0
     text = f"{what} the {goal} {history.objective} after at most {several(last, 'epoch')}"
     text += f" on {history.train_images:,} images?"
-    text += f" {several(search, 'run')} searched, scored on {history.samples:,} samples each milestone"
+    text += f" {several(search, 'run')} searched, scored on "
+    if history.screen is None:
+        text += f"{history.samples:,} samples each milestone"
+    else:
+        passed, of = (sum(map(len, kind)) for kind in ([r.evaluations for r in history.runs if r.stage == "search"],
+                                                       [r.screened for r in history.runs]))  # fmt: skip
+        text += f"{history.screen.samples:,} samples each milestone by {history.screen.objective} (the screen), "
+        text += f"{passed:,} of {several(of, 'evaluation')} then in full on {history.samples:,}"
     return text + (f", and {several(finals, 'run')} repeated the best over fresh seeds." if finals else ".")
-
-
-def won_sentence(history: StudyHistory) -> str:
-    found = winner(history)
-    if found is None:
-        return "Nothing won: no run has a score that may be ranked."
-    text = f"**{settings_text(history, found.run)}**"
-    floor = bounds_of(history, history.objective, found.sheet.samples)
-    aside = [f"epoch {found.sheet.epoch}", f"{found.sheet.samples:,} samples"]
-    aside += [f"floor {number(floor.floor)}"] if floor else []
-    if found.configuration is None or found.summary.se is None:
-        aside.insert(0, "1 seed")
-        return (
-            f"Best so far: {text}, {history.objective} {number(found.summary.mean)} ({', '.join(aside)}); "
-            "one run, so no interval: nothing is claimed."
-        )
-    aside.insert(0, several(found.summary.n, "seed"))
-    head = f"{text}: {history.objective} {estimate(found.summary)} ({', '.join(aside)})"
-    if found.second is None:
-        return f"{head}; nothing else was repeated, so nothing is claimed about the others."
-    second = f"{settings_text(history, found.second.runs[0])}: {estimate(found.second.summary)}"
-    if found.apart:
-        return f"{head}. Told apart from the second ({second})."
-    return f"{head}. **Not told apart** from the second ({second}): a tie."
 
 
 def cost_sentence(history: StudyHistory) -> str:
@@ -205,32 +206,39 @@ def axis_sentence(history: StudyHistory, table: pd.DataFrame, axis: str) -> str:
         return "Only one value was tried."
     last = history.milestones[-1]
     first = history.milestones[0]
-    sentence = _comparison(history, table, ("mean", "se", "n"), last)
+    sentence = _comparison(history, table, "", axis, last)
     if sentence:
         return sentence
-    earlier = _comparison(history, table, ("first_mean", "first_se", "first_n"), first) if first != last else ""
+    earlier = _comparison(history, table, "first_", axis, first) if first != last else ""
     start = f"Too few runs reached epoch {last} to compare values there."
     return f"{start} {earlier}" if earlier else f"{start} Nothing is claimed."
 
 
-def _comparison(history: StudyHistory, table: pd.DataFrame, columns: tuple[str, str, str], epoch: int) -> str:
-    """The best mean at one epoch against the others; empty where fewer than two values have a standard error."""
-    mean, se, n = columns
-    rows = [
-        (str(row["value"]), Summary(float(row[mean]), float(row[se]), int(row[n])))
-        for _, row in table.iterrows()
-        if row[n] > 1
-    ]
-    if len(rows) < 2:
+def _comparison(history: StudyHistory, table: pd.DataFrame, of: str, axis: str, epoch: int) -> str:
+    """The best mean at one epoch against the others; empty where fewer than two values have an interval.
+
+    Sampling points are compared run by run, over the runs that have them all.
+    """
+    scores: dict[str, dict[str, float]] = dict(zip(table["value"].astype(str), table[f"{of}scores"], strict=True))
+    scores = {value: by_run for value, by_run in scores.items() if len(by_run) > 1}
+    paired = axis == "sampling"
+    if paired and scores:
+        shared = set.intersection(*map(set, scores.values()))
+        scores = {value: {run: by_run[run] for run in by_run if run in shared} for value, by_run in scores.items()}
+    values = list(scores)
+    if len(values) < 2 or min(map(len, scores.values())) < 2:
         return ""
-    rows.sort(key=lambda row: row[1].mean if history.direction == "min" else -row[1].mean)
-    (best, summary), others = rows[0], rows[1:]
+    samples = [[by_run[run] for run in sorted(by_run)] for by_run in scores.values()]
+    scale = scale_of(history.objective)
+    verdict = judge(samples, history.direction, scale, paired)
+    best, summary = values[verdict.first], summarise(samples[verdict.first], scale)
     best = f"{table.attrs.get('name', 'value')} {best}" if best[0].isdigit() or best[0] == "[" else best
-    tied = [value for value, other in others if not told_apart(summary, other)]
-    apart = [value for value, other in others if told_apart(summary, other)]
-    head = f"At epoch {epoch}, {best} has the best mean ({estimate(summary)}, n {summary.n})"
+    tied = [values[place] for place in verdict.ties]
+    apart = [value for place, value in enumerate(values) if place not in (verdict.first, *verdict.ties)]
+    how = ", compared run by run" if paired else ""
+    head = f"At epoch {epoch}, {best} has the best mean ({estimate(summary)}, n {summary.n}{how})"
     if not apart:
-        return f"{head}, but within one standard error of {listing(tied)}: not told apart."
+        return f"{head}, not told apart from {listing(tied)}."
     if not tied:
         return f"{head}, told apart from {listing(apart)}."
     return f"{head}: told apart from {listing(apart)}, not told apart from {listing(tied)}."
@@ -251,44 +259,6 @@ def _epochs_sentence(history: StudyHistory, table: pd.DataFrame) -> str:
         f"{table.iloc[-2]['value']} to {last}) made {history.objective} {abs(change):.0f} % {way}. "
         "The means are over the same runs at each epoch; runs that were stopped are left out."
     )
-
-
-def finals_sentences(history: StudyHistory) -> list[str]:
-    """How to read the table of the finalists: ties, the rule's error, and what was chosen on the same scores."""
-    found = configurations(history)
-    if not found:
-        return []
-    lines = []
-    tied = sum(c.group == 1 for c in found)
-    if tied > 1:
-        lines.append(
-            f"The first {tied} are a tie: their intervals of mean ± standard error overlap with the best one's."
-        )
-    n = min(c.summary.n for c in found)
-    if n > 1 and len(found) > 1:
-        lines.append(
-            f"With {n} seeds each, this rule tells two equally good configurations apart {chance_in_words(n)}: a hint, "
-            "not a proof."
-        )
-    if max(c.candidates for c in found) > 1:
-        count = max(c.candidates for c in found)
-        lines.append(
-            f"Each row is the best of {count} pairs of epoch and sampling point, chosen by the mean over the same "
-            "seeds, so it is slightly flattered."
-        )
-    lost = sum(c.asked - c.summary.n for c in found)
-    if lost > 0:
-        lines.append(
-            f"{several(lost, 'seed')} did not finish; n counts those that did, which flatters what is unstable."
-        )
-    if found[0].runs[0].stage == "search":
-        lines.append("These are the search's own runs, not fresh seeds: the best of many is partly luck.")
-    return lines
-
-
-def chance_in_words(n: int) -> str:
-    """How often `told_apart` is wrong of two equals with n seeds each: `one time in four`."""
-    return FRACTIONS.get(n, f"{100 * chance_of_telling_equals_apart(n):.0f} % of the time")
 
 
 def winner_note(found: Winner) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,9 +12,10 @@ from diffsearch.report.axes import axis_names, show_value
 from diffsearch.report.beside import Comparison, Line, Order, compare, repeated, stranger, value_of
 from diffsearch.report.blocks import Keep, fold, lines, table
 from diffsearch.report.figures import Drawn
-from diffsearch.report.phrases import bounds_of, chance_in_words, compact, estimate, listing, number, several
-from diffsearch.report.ranks import point_key, winner
+from diffsearch.report.phrases import bounds_of, compact, estimate, listing, number, several
+from diffsearch.report.ranks import winner
 from diffsearch.scoring.statistics import Summary, summarise
+from diffsearch.space.metric_names import scale_of
 from diffsearch.space.published import EPOCHS, Printed, Published, Row
 from diffsearch.space.settings import canonical
 
@@ -65,7 +65,8 @@ def _opening(history: StudyHistory, published: Published) -> str:
     return (
         f"{text} Ranks are among the values that have both scores, 1 the best; τ is Kendall's, 1 where the two orders "
         "agree and -1 where they are opposite, p that of orders that have nothing to do with each other. Two values "
-        f"are told apart where our means ± standard error over seeds don't overlap{_rule(history)}.{never}"
+        "are told apart by Welch's t test over our seeds at 5 %, corrected by Holm's method for the comparisons of a "
+        f"table; [brackets] hold ours with 95 % confidence, ± is as printed.{never}"
     )
 
 
@@ -81,13 +82,6 @@ def _settings(history: StudyHistory, published: Published) -> str:
         for path, theirs in published.settings.items()
     ]
     return table(["", "printed", "this study's winner"], rows)
-
-
-def _rule(history: StudyHistory) -> str:
-    """How far that rule can be trusted with the seeds that a point of this study has."""
-    seeds = Counter(point_key(run) for run in history.runs if run.stage == "search")
-    n = max(seeds.values(), default=1)
-    return f", which with {n} seeds is so of two equals {chance_in_words(n)}" if n > 1 else ""
 
 
 def _chance(published: Published) -> str:
@@ -116,7 +110,7 @@ def _table(history: StudyHistory, found: Comparison, name: str, keep: Keep) -> s
 def _rows(history: StudyHistory, found: Comparison, axis: str) -> str:
     judged = any(order.verdict for order in found.orders)
     head = [axis_names(history).get(axis, axis.rpartition(".")[2]), f"published {found.table.metric}"]
-    head += [f"measured {found.metric}", "n", "rank there", "rank here"] + (["over the next"] if judged else [])
+    head += [f"measured {found.metric} [95 %]", "n", "rank there", "rank here"] + (["over the next"] if judged else [])
     next_best = {canonical(order.better.value): order for order in found.orders}
     rows = []
     for line in found.lines:
@@ -139,7 +133,7 @@ def _one_setting(history: StudyHistory, found: Comparison) -> str:
         [label, "–", estimate(best), str(best.n) if best else "–"],
         ["real images", _printed(printed.real), number(bounds.floor) if bounds else "–", "–"],
     ]
-    return table(["", f"published {printed.metric}", f"measured {found.metric}", "n"], rows, right=[1, 2, 3])
+    return table(["", f"published {printed.metric}", f"measured {found.metric} [95 %]", "n"], rows, right=[1, 2, 3])
 
 
 def _winner(history: StudyHistory, metric: str) -> tuple[Summary | None, str]:
@@ -150,7 +144,7 @@ def _winner(history: StudyHistory, metric: str) -> tuple[Summary | None, str]:
     sheets = found.configuration.sheets if found.configuration else (found.sheet,)
     scores = [sheet.scores[metric].value for sheet in sheets if metric in sheet.scores]
     samples = f"this study's winner, {found.sheet.samples:,} samples"
-    return (summarise(scores) if scores else None), samples
+    return (summarise(scores, scale_of(metric)) if scores else None), samples
 
 
 def _printed(printed: Row | Printed | None) -> str:
@@ -259,8 +253,9 @@ def _figure(history: StudyHistory, found: Comparison, name: str) -> Drawn | None
         for place, line in enumerate(found.lines):
             left.plot(line.row.score, place, "o", color=style.MUTED, markersize=5)
             if line.measured is not None:
-                right.errorbar(line.measured.mean, place, xerr=line.measured.se, fmt="o", color=style.PALETTE[0],
-                               markersize=5, linewidth=1.4)  # fmt: skip
+                right.plot(line.measured.interval or [line.measured.mean] * 2, [place] * 2, color=style.PALETTE[0],
+                           linewidth=1.4)  # fmt: skip
+                right.plot(line.measured.mean, place, "o", color=style.PALETTE[0], markersize=5)
         _scale(left, [line.row.score for line in found.lines], f"published {found.table.metric}")
         _scale(right, [each.mean for each in measured], f"measured {found.metric} ({history.samples:,} samples)")
         left.set_yticks(range(len(found.lines)), [show_value(line.row.value) for line in found.lines])

@@ -1,7 +1,7 @@
 """What may be compared with what: runs that rank, configurations repeated over seeds, and the winner.
 
 Three rules hold throughout. Only runs that finished or were stopped early rank. Only scores of one sample count and
-one extractor are compared. Seeds of the same point are repeats, and only repeats have a standard error.
+one extractor are compared. Seeds of the same point are repeats, and only repeats have an interval.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from diffsearch.records import Evaluation, RunHistory, StudyHistory
-from diffsearch.scoring.statistics import Summary, summarise, tie_groups, told_apart
+from diffsearch.scoring.statistics import Summary, judge, summarise
+from diffsearch.space.metric_names import scale_of
 from diffsearch.space.settings import SamplingPoint, canonical
 
 Stage = Literal["search", "finalist"]
 STAGES: tuple[Stage, ...] = ("finalist", "search")
+Standing = Literal["winner", "tie", "loser", "alone"]
 Ranked = tuple[RunHistory, tuple[Evaluation, ...]]
 
 
@@ -52,6 +54,35 @@ def rankable(history: StudyHistory, stage: Stage = "search") -> list[Ranked]:
     return [(run, kept) for run, kept in pairs if kept]
 
 
+def screened(history: StudyHistory) -> StudyHistory:
+    """The search of a study with a screen, as the screen scored it: a history with no full score in it.
+
+    The history itself has the full scores alone, so that the two meet in no ranking.
+    """
+    screen = history.screen
+    if screen is None:
+        raise ValueError(f"study '{history.name}' has no screen")
+    runs = tuple(
+        replace(run, evaluations=run.screened, reused_evaluations=run.reused_screened, screened=(), reused_screened=0)
+        for run in history.runs
+        if run.stage == "search"
+    )
+    return replace(
+        history,
+        objective=screen.objective,
+        direction=screen.direction,
+        metrics=(screen.objective,),
+        samples=screen.samples,
+        runs=runs,
+        screen=None,
+    )
+
+
+def searched(history: StudyHistory) -> StudyHistory:
+    """What the search learned from: the screen's scores where there is one."""
+    return history if history.screen is None else screened(history)
+
+
 @dataclass(frozen=True, slots=True)
 class Configuration:
     """One point of the training axes, repeated over seeds, at its best epoch and sampling point."""
@@ -64,7 +95,8 @@ class Configuration:
     sampling: SamplingPoint
     candidates: int  # pairs of epoch and sampling point that the best was chosen from
     asked: int  # seeds that were asked for, failed and unfinished ones too
-    group: int  # 1: not told apart from the best
+    standing: Standing = "alone"  # told apart from every other; not told apart from the best, or it; worse; no other
+    p: float | None = None  # that it is as good as the best, corrected for all comparisons; None of the best itself
 
     @property
     def typical(self) -> int:
@@ -88,8 +120,23 @@ def configurations(history: StudyHistory) -> list[Configuration]:
     asked = Counter(point_key(run) for run in history.runs if run.stage == stage)
     found = [_configuration(history, members, asked[key]) for key, members in repeats.items()]
     found.sort(key=lambda c: (sign(history) * c.summary.mean, c.runs[0].order))
-    groups = tie_groups([c.summary for c in found], history.direction)
-    return [replace(c, group=group) for c, group in zip(found, groups, strict=True)]
+    return _judged(history, found)
+
+
+def _judged(history: StudyHistory, found: list[Configuration]) -> list[Configuration]:
+    """Configurations, best mean first, each set against the first.
+
+    Common noise doesn't pair them: of two networks it explains nothing of the scores' scatter (docs/statistics.md).
+    """
+    if len(found) < 2:
+        return found
+    verdict = judge([c.scores for c in found], history.direction, scale_of(history.objective))
+    first: Standing = "winner" if verdict.wins else "tie"
+    judged = [replace(found[0], standing=first)]
+    for place, c in enumerate(found[1:], 1):
+        standing: Standing = "tie" if place in verdict.ties else "loser"
+        judged.append(replace(c, standing=standing, p=verdict.p[place]))
+    return judged
 
 
 def _configuration(history: StudyHistory, members: Sequence[Ranked], asked: int) -> Configuration:
@@ -102,7 +149,8 @@ def _configuration(history: StudyHistory, members: Sequence[Ranked], asked: int)
                 pair.append((run, sheet))
     most = max(len(rows) for rows in by_pair.values())
     full = [rows for rows in by_pair.values() if len(rows) == most]
-    summaries = [summarise(sheet.scores[history.objective].value for _, sheet in rows) for rows in full]
+    scale = scale_of(history.objective)
+    summaries = [summarise((sheet.scores[history.objective].value for _, sheet in rows), scale) for rows in full]
     best = min(range(len(full)), key=lambda i: (sign(history) * summaries[i].mean, full[i][0][1].epoch))
     sheets = tuple(sheet for _, sheet in full[best])
     return Configuration(
@@ -114,7 +162,6 @@ def _configuration(history: StudyHistory, members: Sequence[Ranked], asked: int)
         sampling=sheets[0].sampling,
         candidates=len(full),
         asked=asked,
-        group=0,
     )
 
 
@@ -126,23 +173,35 @@ class Winner:
     sheet: Evaluation
     summary: Summary
     configuration: Configuration | None  # None: one run, so no interval and no claim
-    second: Configuration | None
-    apart: bool  # told apart from the second
+    others: tuple[Configuration, ...] = ()  # best mean first
+
+    @property
+    def second(self) -> Configuration | None:
+        return self.others[0] if self.others else None
+
+    @property
+    def ties(self) -> tuple[Configuration, ...]:
+        """Those that it isn't told apart from."""
+        return tuple(c for c in self.others if c.standing == "tie")
+
+    @property
+    def apart(self) -> bool:
+        """Whether it is told apart from every other configuration."""
+        return bool(self.others) and not self.ties
 
 
 def winner(history: StudyHistory) -> Winner | None:
     """The best configuration; where nothing was repeated, the best evaluation; None where nothing ranks."""
     found = configurations(history)
     if found:
-        first, second = found[0], found[1] if len(found) > 1 else None
-        apart = second is not None and told_apart(first.summary, second.summary)
-        return Winner(first.runs[first.typical], first.sheets[first.typical], first.summary, first, second, apart)
+        first = found[0]
+        return Winner(first.runs[first.typical], first.sheets[first.typical], first.summary, first, tuple(found[1:]))
     ranked = rankable(history)
     if not ranked:
         return None
     pairs = [(run, best_sheet(history, sheets)) for run, sheets in ranked]
     run, sheet = min(pairs, key=lambda p: (sign(history) * p[1].scores[history.objective].value, p[0].order))
-    return Winner(run, sheet, summarise([sheet.scores[history.objective].value]), None, None, False)
+    return Winner(run, sheet, summarise([sheet.scores[history.objective].value]), None)
 
 
 def ranking_order(history: StudyHistory) -> list[RunHistory]:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from diffsearch.records import RunHistory, State, StudyHistory
-from diffsearch.report import phrases, tables
-from diffsearch.report.axes import axis_names, show_value
+from diffsearch.report import claims, phrases, tables
 from diffsearch.report.blocks import Keep, code, fold, lines, table
 from diffsearch.report.curves import learning_curves
-from diffsearch.report.figures import Drawn, best_so_far, finalists_strip
+from diffsearch.report.figures import Drawn, best_so_far
+from diffsearch.report.finals import BIAS
 from diffsearch.report.ledger import ALONE, NEW, TOTAL, entry
-from diffsearch.report.phrases import duration, estimate, maybe, number, plus_minus
-from diffsearch.report.ranks import STAGES, configurations, rankable
-from diffsearch.scoring.statistics import Summary, welch_p
+from diffsearch.report.phrases import duration, maybe, number, plus_minus, two_digits
+from diffsearch.report.ranks import STAGES, rankable, screened
+
+SPREAD = (
+    "± is within one evaluation's images, not over seeds: the standard deviation over subsets of them, or the standard "
+    "error of an extrapolation."
+)
 
 
 def opening(history: StudyHistory) -> str:
@@ -21,7 +27,7 @@ def opening(history: StudyHistory) -> str:
     return lines(
         phrases.unfinished_sentence(history),
         phrases.asked_sentence(history),
-        phrases.won_sentence(history),
+        claims.won_sentence(history),
         " ".join(filter(None, (phrases.cost_sentence(history), phrases.ending_sentence(history)))),
     )
 
@@ -44,86 +50,36 @@ def how_it_went(history: StudyHistory, keep: Keep) -> str:
     return lines("## How it went", *pictures)
 
 
-def finalists(history: StudyHistory, keep: Keep) -> str:
-    """Mean ± standard error, n, tie groups, every seed."""
-    found = configurations(history)
-    if not found:
-        text = "Nothing was repeated over seeds, so no score here has an interval."
-        return lines("## The finalists", text)
-    names = axis_names(history)
-    shown = {
-        path: name for path, name in names.items() if len({show_value(c.runs[0].point.get(path)) for c in found}) > 1
-    }
-    head = ["", *shown.values(), "epoch", "sampling", history.objective, "n", "group", "p", "each seed"]
-    rows = []
-    for place, c in enumerate(found, 1):
-        p = welch_p(found[0].scores, c.scores) if place > 1 else None
-        count = str(c.summary.n) if c.summary.n == c.asked else f"{c.summary.n} of {c.asked}"
-        values = [show_value(c.runs[0].point.get(path)) if path in c.runs[0].point else "–" for path in shown]
-        seeds = "  ".join(number(score) for score in sorted(c.scores))
-        p_text = "–" if p is None else f"{p:.2g}"
-        rows.append(
-            [
-                str(place),
-                *values,
-                str(c.epoch),
-                str(c.sampling),
-                estimate(c.summary),
-                count,
-                str(c.group),
-                p_text,
-                seeds,
-            ]
-        )
-    right = [0, len(shown) + 1, *range(len(head) - 5, len(head) - 1)]
-    samples = found[0].sheets[0].samples
-    notes = [*phrases.finals_sentences(history)]
-    if len(found) > 1:
-        notes.append("p is Welch's t test against the first, not corrected for the number of comparisons.")
+def all_evaluations(history: StudyHistory, csv: str) -> str:
+    """Every evaluation, best first, of other sample counts and of failed runs below; a screen's in a table apart."""
+    if history.screen is None:
+        return _all_evaluations(history, csv, "## All evaluations", "Every evaluation")
+    full = replace(history, runs=tuple(replace(run, screened=()) for run in history.runs), screen=None)
     return lines(
-        "## The finalists",
-        keep(finalists_strip(history)),
-        table(head, rows, right=right),
-        f"{phrases.bounds_text(history, history.objective, samples)}.",
-        " ".join(notes),
-        _sampling_sweep(history),
+        _all_evaluations(full, csv, "## All evaluations", "Every full score"),
+        _all_evaluations(screened(history), csv, "### By the screen", "Every score of the screen"),
     )
 
 
-def _sampling_sweep(history: StudyHistory) -> str:
-    """The same checkpoints sampled in each of the ways that the finalists were asked for; empty where it was one."""
-    found = tables.finalist_sampling(history)
-    points = list(dict.fromkeys(found["sampling"]))
-    if len(points) < 2:
-        return ""
-    places = sorted(set(found["place"]))
-    texts = {
-        (row["place"], row["sampling"]): estimate(Summary(row["mean"], maybe(row["se"]), int(row["n"])))
-        for _, row in found.iterrows()
-    }
-    rows = [[point, *(texts.get((place, point), "–") for place in places)] for point in points]
-    text = "The same checkpoints, sampled in other ways (columns: the places above):"
-    return lines(text, table(["sampling", *map(str, places)], rows, right=range(1, len(places) + 1)))
-
-
-def all_evaluations(history: StudyHistory, csv: str) -> str:
-    """Every evaluation, best first, those of other sample counts and of failed runs below."""
+def _all_evaluations(history: StudyHistory, csv: str, head_line: str, folded: str) -> str:
     every = tables.evaluations(history)
     if every.empty:
-        return lines("## All evaluations", "None.")
+        return lines(head_line, "None.")
     ranked = {sheet.key for stage in STAGES for _, sheets in rankable(history, stage) for sheet in sheets}
     every = every.assign(ranked=every["key"].isin(ranked))
     every = every.sort_values(
         ["samples", "ranked", history.objective], ascending=[False, False, history.direction == "min"], kind="stable"
     )
-    head = ["run", "state", "epoch", "sampling", *history.metrics, "samples", "train s", "sample s", "score s"]
+    biased = [metric for metric in history.metrics if tables.bias_column(metric) in every]
+    scores = [name for metric in history.metrics for name in (metric, *(["bias"] if metric in biased else []))]
+    head = ["run", "state", "epoch", "sampling", *scores, "samples", "train s", "sample s", "score s"]
     rows = [
         [
             row["run"],
             row["state"] + ("" if row["ranked"] else " (not ranked)"),
             str(row["epoch"]),
             row["sampling"],
-            *(plus_minus(maybe(row[m]), maybe(row.get(tables.spread_column(m)))) for m in history.metrics),
+            *(cell for m in history.metrics for cell in _score_cells(row, m, m in biased)),
             f"{row['samples']:,}",
             *(number(row[phase]) for phase in ("train_s", "sampling_s", "scoring_s")),
         ]
@@ -137,8 +93,16 @@ def all_evaluations(history: StudyHistory, csv: str) -> str:
     )
     text += f" As [CSV]({csv})."
     if any(tables.spread_column(metric) in every for metric in history.metrics):
-        text += " Here ± is the standard deviation over subsets of one evaluation's images, not over seeds."
-    return lines("## All evaluations", text, fold("Every evaluation", body))
+        text += f" {SPREAD}"
+    if biased:
+        text += f" {BIAS}"
+    return lines(head_line, text, fold(folded, body))
+
+
+def _score_cells(row: Any, metric: str, biased: bool) -> list[str]:
+    """A score with its spread, and its bias where the table has a column of it."""
+    score = plus_minus(maybe(row[metric]), maybe(row.get(tables.spread_column(metric))))
+    return [score, two_digits(maybe(row[tables.bias_column(metric)]))] if biased else [score]
 
 
 def what_it_cost(history: StudyHistory) -> str:

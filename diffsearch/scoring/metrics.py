@@ -14,6 +14,7 @@ from diffsearch import registry
 from diffsearch.data.datasets import ImageData
 from diffsearch.errors import MetricError
 from diffsearch.records import Score
+from diffsearch.scoring import extrapolation
 from diffsearch.scoring.features import (
     Extractor,
     Outputs,
@@ -39,22 +40,39 @@ def _fd_minimum(dim: int) -> int:
     return dim + 1  # with fewer, the covariance is singular by construction and the bias swamps the distance
 
 
-@registry.metric.register("fd", direction="min", minimum_samples=_fd_minimum)
+@registry.metric.register("fd", direction="min", minimum_samples=_fd_minimum, scale="log")
 def fd(features: np.ndarray, against: Reference) -> Score:
     """Fréchet distance between Gaussians fitted to two sets of features (Heusel et al. 2017).
 
-    Biased upwards by a term of order 1/N: compare equal sample counts only, and read it beside the floor.
+    Biased upwards by a term of order 1/N: compare equal sample counts only, and read it beside the floor and beside its
+    bias, which is estimated from the distances of both halves where those have enough images.
     """
     mean, cov = moments(features)
     value = frechet_distance(mean, cov, against.mean, against.cov)
-    return _score(value, len(features))
+    enough = len(features) >= 2 * _fd_minimum(features.shape[1])
+    return replace(_score(value, len(features)), bias=extrapolation.bias(features, against) if enough else None)
+
+
+def _fd_infinity_minimum(dim: int) -> int:
+    return extrapolation.LEAST * extrapolation.PER_FEATURE * dim
+
+
+@registry.metric.register("fd-infinity", direction="min", minimum_samples=_fd_infinity_minimum)
+def fd_infinity(features: np.ndarray, against: Reference) -> Score:
+    """The Fréchet distance that infinitely many images would have (Chong & Forsyth 2020): effectively unbiased in N.
+
+    Not bounded by 0: of images as good as real ones it is a little above or below. The spread is the standard error of
+    the extrapolation, which says how straight the line is, not how it differs from draw to draw.
+    """
+    value, error = extrapolation.to_infinity(features, against)
+    return _score(value, len(features), error)
 
 
 def _kd_minimum(dim: int) -> int:
     return 50  # the estimate is unbiased at any count ≥ 2; below this, its spread says nothing
 
 
-@registry.metric.register("kd", direction="min", minimum_samples=_kd_minimum, edition=2)
+@registry.metric.register("kd", direction="min", minimum_samples=_kd_minimum, unbiased=True, edition=2)
 def kd(features: np.ndarray, against: Reference) -> Score:
     """Kernel distance (KID of Bińkowski et al. 2018): unbiased, so a little below zero is possible; with its spread.
 

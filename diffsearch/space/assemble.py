@@ -11,7 +11,7 @@ from diffsearch.space.axes import default_track, points, sampling_point
 from diffsearch.space.conditions import When, refuse_circles, resolve
 from diffsearch.space.members import Draft, name_of
 from diffsearch.space.metric_names import against_train
-from diffsearch.space.schema import SECTIONS, TRAINING_SECTIONS, Evaluation, Finalists, Search, Study
+from diffsearch.space.schema import SECTIONS, TRAINING_SECTIONS, Evaluation, Finalists, Screen, Search, Study
 from diffsearch.space.settings import (
     Axis,
     Budget,
@@ -21,6 +21,7 @@ from diffsearch.space.settings import (
     FinalistSettings,
     Resources,
     SamplingPoint,
+    ScreenSettings,
     SearchSettings,
     StudySpec,
 )
@@ -47,6 +48,7 @@ def assemble(
             fixed[auto] = precision()
         axes = [_resolved(axis, precision) if axis.path == auto else axis for axis in axes]
     sampling_fixed, sampling_axes = _split(draft, ("sampling",))
+    sampling_at = sampling_fixed.pop("sampling.at")
     tracks = tuple(sorted(fixed["training.ema_half_life"]))
     fixed["training.ema_half_life"] = tracks
     if sampling_fixed.get("sampling.ema", 0) is None:
@@ -82,6 +84,7 @@ def assemble(
         source=source,
         text=text,
         extensions=extensions,
+        sampling_at=sampling_at,
     )
 
 
@@ -136,7 +139,18 @@ def _evaluation(draft: Draft) -> EvaluationSettings:
         values["metrics"] = tuple(against_train(name) for name in values["metrics"])
     beside = values["metrics"] or (against_train(values["objective"]),)  # a model that memorises wins only there
     values["metrics"] = tuple(dict.fromkeys((values["objective"], *beside)))
+    values["screen"] = _screen(draft, values)
     return EvaluationSettings(**values)
+
+
+def _screen(draft: Draft, full: Mapping[str, Any]) -> ScreenSettings | None:
+    if "evaluation.screen" not in draft.places:
+        return None
+    values = {key: _value(draft, f"evaluation.screen.{key}", info.default) for key, info in Screen.model_fields.items()}
+    objective = values["objective"] or full["objective"]
+    if full["reference"] == "train":
+        objective = against_train(objective)
+    return ScreenSettings(objective, values["samples"] or 0, values["keep"])
 
 
 def _search(draft: Draft, sampling_fixed: Mapping[str, Any], tracks: tuple[int, ...]) -> SearchSettings:

@@ -189,11 +189,42 @@ def sampling_points(spec: StudySpec, settings: RunSettings) -> tuple[SamplingPoi
     return tuple(dict.fromkeys(swept))
 
 
+def searched_points(spec: StudySpec, settings: RunSettings) -> tuple[SamplingPoint, ...]:
+    """The sampling points that the search scores: all, or where finalists alone are swept the base point, the first."""
+    swept = sampling_points(spec, settings)
+    return swept[:1] if spec.sampling_at == "finalists" else swept
+
+
+def picked(spec: StudySpec, milestones: Sequence[int], count: int) -> tuple[tuple[int, int], ...]:
+    """(milestone, place of a sampling point) pairs that the search scores; () where that is all of them."""
+    if spec.sampling_at != "last" or count < 2 or len(milestones) < 2:
+        return ()
+    *earlier, last = milestones
+    return (*((epoch, 0) for epoch in earlier), *((last, place) for place in range(count)))
+
+
+def points_at(
+    points: Sequence[SamplingPoint], only: Sequence[tuple[int, int]], epoch: int
+) -> tuple[SamplingPoint, ...]:
+    """The sampling points of one milestone: those that `only` has by (milestone, place), all where it is empty."""
+    return tuple(points[place] for at, place in only if at == epoch) if only else tuple(points)
+
+
+def compares_milestones(spec: StudySpec) -> bool:
+    """Whether the search sets the scores of one run's milestones beside one another."""
+    return spec.search.algorithm.name == "sequential" and len(spec.milestones) > 1
+
+
 def finalist_points(spec: StudySpec, settings: RunSettings) -> tuple[SamplingPoint, ...]:
-    """The sampling points of a finalist: those of `search.finalists.sampling` that its target and its T allow."""
+    """The sampling points of a finalist: those of `search.finalists.sampling` that its target and its T allow.
+
+    Where finalists alone are swept, those of `sampling` come before them.
+    """
     asked = spec.search.finalists.sampling
     taught = Taught.by(settings)
     possible = tuple(point for point in asked if refusal(taught, point) is None)
+    if spec.sampling_at == "finalists":
+        return tuple(dict.fromkeys((*sampling_points(spec, settings), *possible)))
     return possible or sampling_points(spec, settings)
 
 

@@ -14,8 +14,8 @@ import torch
 from diffsearch.errors import DiffsearchError
 from diffsearch.registry import algorithm, dataset, model, noise_process, stopping_rule, suggest
 from diffsearch.space.axes import axes_under, grid_size, member_at, points, values_of
-from diffsearch.space.check_sampling import check_combinations, check_guidance, check_tracks
-from diffsearch.space.check_scoring import check_metrics
+from diffsearch.space.check_sampling import check_at, check_combinations, check_guidance, check_tracks
+from diffsearch.space.check_scoring import check_metrics, check_screen
 from diffsearch.space.check_training import check_needs
 from diffsearch.space.conditions import default_of
 from diffsearch.space.members import Draft
@@ -40,7 +40,9 @@ def check(spec: StudySpec, draft: Draft) -> None:
         (check_tracks, ("sampling.ema", "training.ema_half_life", "search.finalists.sampling")),
         (check_guidance, ("sampling", "search.finalists.sampling")),
         (check_combinations, ("sampling", "training.loss", "diffusion.steps", "search.finalists.sampling")),
+        (check_at, ("sampling.at", "search.algorithm", "search.finalists.top", "training.epochs")),
         (check_metrics, ("evaluation", "data", "search.finalists.samples")),
+        (check_screen, ("evaluation", "data")),
     )
     touched = [draft.problems.touch(*needs) for _, needs in checks]
     for (run, _), skip in zip(checks, touched, strict=True):

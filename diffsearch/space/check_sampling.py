@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from diffsearch.space.axes import GUIDANCE, Taught, points, refusal, sampling_point
+from diffsearch.space.axes import GUIDANCE, Taught, compares_milestones, points, refusal, sampling_point
 from diffsearch.space.conditions import default_of, in_order
 from diffsearch.space.members import Draft, name_of
 from diffsearch.space.settings import Axis, Choices, SamplingPoint, StudySpec, show, show_count
@@ -30,6 +30,17 @@ def check_guidance(spec: StudySpec, draft: Draft) -> None:
         if len(both) == 2:
             message = f"says the same as {both[0]} in another convention (scale = 1 + weight)"
             draft.problems.add(draft.place(both[1]), both[1], message, "give one of the two")
+
+
+def check_at(spec: StudySpec, draft: Draft) -> None:
+    """A sweep that is scored in one place only must not be what another part of the study compares."""
+    path, finals = "sampling.at", spec.search.finalists
+    if spec.sampling_at == "finalists" and not finals.top:
+        message = "finalists are to be swept, but the study has none"
+        draft.problems.add(draft.place(path), path, message, "give search.finalists a top, or take at: last")
+    if spec.sampling_at == "last" and compares_milestones(spec):
+        message = "sequential compares a run's milestones with one another, and here the last alone has the sweep"
+        draft.problems.add(draft.place(path), path, message, "take at: milestones or finalists")
 
 
 def check_tracks(spec: StudySpec, draft: Draft) -> None:

@@ -12,7 +12,18 @@ from pydantic_core import PydanticUndefined
 from diffsearch.registry import FAMILIES
 from diffsearch.space.load import NOTES
 from diffsearch.space.members import NAMING
-from diffsearch.space.schema import SECTIONS, VARIED_SECTIONS, Finalists, Sampling, Search, Section, Study, Until
+from diffsearch.space.schema import (
+    SECTIONS,
+    VARIED_SECTIONS,
+    Evaluation,
+    Finalists,
+    FinalSampling,
+    Screen,
+    Search,
+    Section,
+    Study,
+    Until,
+)
 from diffsearch.space.settings import to_plain
 from diffsearch.space.values import RANGES, kind_of_annotation, kind_of_field
 
@@ -29,8 +40,9 @@ _CLASS: Schema = {"type": "string", "pattern": "^[A-Z][A-Za-z0-9]+$"}
 def json_schema() -> Schema:
     """The schema, with the members that are registered now."""
     properties = {key: _described(Study, key, kind_of_field(Study, key).json_schema()) for key in Study.model_fields}
+    nested = {"search": _search, "evaluation": _evaluation}
     for name, section in SECTIONS.items():
-        properties[name] = _search() if name == "search" else _section(section, varies=name in VARIED_SECTIONS)
+        properties[name] = nested[name]() if name in nested else _section(section, varies=name in VARIED_SECTIONS)
     properties["budget"]["properties"]["until"] = _section(Until, varies=False)
     properties["resources"] = {"anyOf": [{"const": "auto"}, properties["resources"]]}
     return {
@@ -65,12 +77,18 @@ def _section(section: type[Section], *, varies: bool) -> Schema:
     return {**schema, "required": required} if required else schema
 
 
+def _evaluation() -> Schema:
+    schema = _section(Evaluation, varies=False)
+    schema["properties"]["screen"] = _section(Screen, varies=False)
+    return schema
+
+
 def _search() -> Schema:
     schema = _section(Search, varies=False)
     schema["properties"]["algorithm"] = _described(Search, "algorithm", _strategy("algorithm"))
     schema["properties"]["stopping"] = _described(Search, "stopping", _strategy("stopping_rule"))
     finalists = _section(Finalists, varies=False)
-    finalists["properties"]["sampling"] = _section(Sampling, varies=True)
+    finalists["properties"]["sampling"] = _section(FinalSampling, varies=True)
     schema["properties"]["finalists"] = finalists
     return schema
 

@@ -143,6 +143,26 @@ def dump(plain: Any) -> str:
     return str(yaml.dump(plain, Dumper=_CoreDumper, sort_keys=False, default_flow_style=None, width=110))
 
 
+def flow(plain: Any) -> str:
+    """One value on one line, as `parse` reads it back."""
+    text = yaml.dump(plain, Dumper=_CoreDumper, sort_keys=False, default_flow_style=True, width=float("inf"))
+    return str(text).removesuffix("...\n").strip()
+
+
+def compose(text: str) -> yaml.Node | None:
+    """The document as PyYAML's nodes, which know where each value begins and ends; None where it is empty.
+
+    Raises:
+        yaml.YAMLError: it isn't YAML.
+    """
+    return yaml.compose(text, Loader=_CoreLoader)
+
+
+def plain_of(node: yaml.Node) -> Any:
+    """The value of one of `compose`'s nodes as plain Python."""
+    return _Reader(Problems(), "").read(node, "", 0).plain
+
+
 class _TooLarge(Exception):
     def __init__(self, place: Place, message: str) -> None:
         self.place = place

@@ -12,13 +12,25 @@ from diffsearch.space.assemble import assemble
 from diffsearch.space.check import check
 from diffsearch.space.lines import MAX_BYTES, Node, Place, Problems, dump, parse
 from diffsearch.space.members import Draft, MemberKind, read_section
-from diffsearch.space.schema import SECTIONS, BudgetLimits, Finalists, Sampling, Search, Study, Until
+from diffsearch.space.schema import (
+    SECTIONS,
+    BudgetLimits,
+    Evaluation,
+    Finalists,
+    FinalSampling,
+    Sampling,
+    Screen,
+    Search,
+    Study,
+    Until,
+)
 from diffsearch.space.settings import Choice, StudySpec
 from diffsearch.space.strategies import read_strategy
 from diffsearch.space.values import kind_of_field, read_setting, shown
 
 NOTES = "x-"  # top-level keys that start so are the user's own, e.g. to hold anchors
 _FINALISTS, _FINALIST_SAMPLING = "search.finalists", "search.finalists.sampling"
+_SCREEN = "evaluation.screen"
 
 
 def load(
@@ -59,11 +71,12 @@ def loads(
     source_name: str = "study",
     overrides: Sequence[str] = (),
     *,
+    beside: Path | None = None,
     store: Path | None = None,
     precision: Callable[[], str] | None = None,
 ) -> StudySpec:
-    """As `load`, of text; relative paths are relative to the working directory."""
-    return _read(text, source_name, None, overrides, store, precision)
+    """As `load`, of text; relative paths are relative to the folder of `beside`, else to the working directory."""
+    return _read(text, source_name, beside, overrides, store, precision)
 
 
 def load_choice(family: str, name: str, options: Sequence[str] = ()) -> Choice:
@@ -157,6 +170,8 @@ def _read_top(root: Node, draft: Draft) -> Mapping[str, str]:
 def _read_one(key: str, node: Node, root: Node, draft: Draft) -> None:
     if node.value is None or (key == "resources" and node.value == "auto"):
         read_section(None, key, SECTIONS[key], draft)
+    elif key == "evaluation":
+        _read_evaluation(node, draft)
     elif key == "search":
         _read_search(node, (root.mapping or {}).get("sampling"), draft)
     elif key == "budget":
@@ -165,6 +180,15 @@ def _read_one(key: str, node: Node, root: Node, draft: Draft) -> None:
         read_section(None if until is None or until.value is None else until, "budget.until", Until, draft)
     else:
         read_section(node, key, SECTIONS[key], draft)
+
+
+def _read_evaluation(node: Node, draft: Draft) -> None:
+    """The evaluation section, whose screen is a section of its own."""
+    read_section(_without(node, "screen"), "evaluation", Evaluation, draft)
+    screen = (node.mapping or {}).get("screen")
+    if screen is not None and screen.value is not None:
+        draft.places[_SCREEN] = node.keys["screen"]
+        read_section(screen, _SCREEN, Screen, draft)
 
 
 def _read_search(node: Node, sampling: Node | None, draft: Draft) -> None:
@@ -192,17 +216,18 @@ def _read_finalists(node: Node, sampling: Node | None, draft: Draft) -> None:
     draft.places[_FINALIST_SAMPLING] = node.keys["sampling"]
     own = swept.mapping
     if own is None:
-        read_section(swept, _FINALIST_SAMPLING, Sampling, draft)
+        read_section(swept, _FINALIST_SAMPLING, FinalSampling, draft)
         return
     inherited = {
         key: _without(inner, "when")
         for key, inner in ((sampling.mapping if sampling is not None else None) or {}).items()
         if key not in own
         and f"sampling.{key}" in draft.settings
-        and (key in Sampling.model_fields or "sampler" not in own)
+        and key not in Sampling.SINGLE
+        and (key in FinalSampling.model_fields or "sampler" not in own)
     }
     keys = {**{key: inner.place for key, inner in inherited.items()}, **swept.keys}
-    read_section(Node({**inherited, **own}, swept.place, keys), _FINALIST_SAMPLING, Sampling, draft)
+    read_section(Node({**inherited, **own}, swept.place, keys), _FINALIST_SAMPLING, FinalSampling, draft)
 
 
 def _without(node: Node, *keys: str) -> Node:

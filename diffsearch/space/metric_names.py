@@ -1,9 +1,9 @@
 """Metrics by name: what a study file may call an objective.
 
 A name says the kind, the extractor and the reference: `fd-digits` is the Fréchet distance on the features of `digits`
-to the test images, `fd-digits-train` to the images that were trained on; `fid`, `kid` and `is` are the usual names of
-three kinds on `inception`. A kind that compares with no real images, such as `is`, has no `-train`; one that reads
-class logits has names on those extractors alone that are classifiers.
+to the test images, `fd-digits-train` to the images that were trained on; `fid`, `fid-infinity`, `kid` and `is` are the
+usual names of four kinds on `inception`. A kind that compares with no real images, such as `is`, has no `-train`; one
+that reads class logits has names on those extractors alone that are classifiers.
 """
 
 from __future__ import annotations
@@ -16,9 +16,15 @@ from diffsearch.errors import DiffsearchError
 from diffsearch.registry import extractor, metric, suggest
 
 TRAIN = "-train"
-_ALIASES = {"fid": ("fd", "inception"), "kid": ("kd", "inception"), "is": ("is", "inception")}
+_ALIASES = {
+    "fid": ("fd", "inception"),
+    "fid-infinity": ("fd-infinity", "inception"),
+    "kid": ("kd", "inception"),
+    "is": ("is", "inception"),
+}
 
 Split: TypeAlias = Literal["test", "train"]
+Scale: TypeAlias = Literal["log", "linear"]  # on which repeats of a score are summarised and compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,12 @@ class MetricName:
         return found
 
     @property
+    def scale(self) -> Scale:
+        """`log` of a kind that is positive and whose repeats vary by a share of it; see docs/statistics.md."""
+        found: Scale = metric.member(self.kind).traits.get("scale", "linear")
+        return found
+
+    @property
     def reads_logits(self) -> bool:
         """Whether the metric is of the extractor's class logits rather than of its features."""
         return bool(metric.member(self.kind).traits.get("logits", False))
@@ -63,6 +75,11 @@ class MetricName:
         """The fewest images that can be scored; needs no weights."""
         least = metric.member(self.kind).traits.get("minimum_samples")
         return 2 if least is None else int(least(self.dim))
+
+    @property
+    def is_unbiased(self) -> bool:
+        """Whether its mean over draws is the same at every number of images: few order as many do, with noise."""
+        return bool(metric.member(self.kind).traits.get("unbiased", False))
 
     @property
     def image_shape(self) -> tuple[int, int, int] | None:
@@ -104,6 +121,12 @@ def parse(name: str) -> MetricName:
     if found is None:
         raise DiffsearchError(". ".join(refusal(name)))
     return found
+
+
+def scale_of(name: str) -> Scale:
+    """The scale of a metric; `linear` of one that isn't known here, such as a user's own whose file isn't loaded."""
+    found = find(name)
+    return "linear" if found is None else found.scale
 
 
 def refusal(name: str) -> tuple[str, str]:

@@ -231,8 +231,8 @@ class Training(Section):
     epochs: Milestones = Field((1, 3, 9), description="Milestones: points along one run, never separate runs.")
 
 
-class Sampling(Section):
-    """How a trained network is sampled: a list is a sweep that never trains again."""
+class FinalSampling(Section):
+    """How a finalist is sampled: a list is a sweep that never trains again."""
 
     DISCRIMINATOR, FAMILY = "sampler", "sampler"
     sampler: Annotated[str, Known("sampler")] = Field("ancestral", description="Its options go beside it.")
@@ -248,6 +248,24 @@ class Sampling(Section):
     )
 
 
+class Sampling(FinalSampling):
+    """How a trained network is sampled: a list is a sweep that never trains again."""
+
+    SINGLE = frozenset({"at"})
+    at: Literal["milestones", "last", "finalists", "auto"] = Field(
+        "milestones",
+        description="Where the sweep is scored; elsewhere its first point is alone. auto: as its network calls allow.",
+    )
+
+
+class Screen(Section):
+    """A cheap score for the search; only its best evaluations are then scored in full."""
+
+    objective: str | None = Field(None, description="An unbiased metric, e.g. kd-digits; default: the objective.")
+    samples: Samples | None = Field(None, description="Images drawn and scored at each milestone; needed.")
+    keep: Annotated[float, Field(gt=0, le=1)] = Field(0.25, description="Share of evaluations scored in full.")
+
+
 class Evaluation(Section):
     """What a sample is worth."""
 
@@ -256,6 +274,7 @@ class Evaluation(Section):
     samples: Samples = Field(2500, description="Images drawn and scored at each milestone.")
     reference: Literal["test", "train"] = Field("test", description="The real images that are compared with.")
     seed: int = Field(0, description="Of the noise that samples start from, the same for all runs.")
+    screen: Screen | None = Field(None, description="A cheap score for the search, see its keys.")
 
 
 class Finalists(Section):
@@ -264,7 +283,7 @@ class Finalists(Section):
     top: Annotated[int, Field(ge=0)] = Field(0, description="How many points; 0: no finals.")
     repeats: Positive = Field(3, description="Fresh training seeds each.")
     samples: Samples | None = Field(None, description="Images scored; null: as at milestones.")
-    sampling: Sampling | None = Field(None, description="Sampling settings to sweep; others as at milestones.")
+    sampling: FinalSampling | None = Field(None, description="Sampling settings to sweep; others as at milestones.")
 
 
 class Search(Section):

@@ -185,12 +185,22 @@ class Axis:
 
 
 @dataclass(frozen=True, slots=True)
+class ScreenSettings:
+    """The cheap score that the search learns from, where its best evaluations alone are scored in full."""
+
+    objective: str
+    samples: int  # fewer than in full
+    keep: float  # share of the search's evaluations that is scored in full, in (0, 1]
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluationSettings:
     objective: str  # the metric that the search ranks by, e.g. "fd-digits"
     metrics: tuple[str, ...]  # every metric that is computed, the objective first
     samples: int  # images drawn and scored at each milestone
     reference: Literal["test", "train"]
     seed: int  # of the evaluation noise: the same for all runs of one repeat index
+    screen: ScreenSettings | None = field(default=None, metadata={LATER: True})  # as `later`
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +266,7 @@ class StudySpec:
     extensions: Mapping[str, str] = field(
         default_factory=dict
     )  # "family:name" → content hash, for members of `use:` files
+    sampling_at: Literal["milestones", "last", "finalists", "auto"] = "milestones"  # where the sweep is scored
 
     @property
     def max_epochs(self) -> int:
@@ -276,8 +287,13 @@ def told(record: Any) -> dict[str, Any]:
     return {f.name: value for f, value in values if not (f.metadata.get(LATER) and value == f.default)}
 
 
+_PLAIN = (str, int, float, bool, type(None))
+
+
 def to_plain(value: Any) -> Any:
     """Dataclasses, tuples and paths as JSON types; the inverse of each `from_json`."""
+    if type(value) in _PLAIN:
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return as_json(value)
     if isinstance(value, Mapping):

@@ -2,6 +2,16 @@
 
 from diffsearch.store.keys import evaluation_key, run_key
 from diffsearch.store.lease import Lease, LeaseHeld, LeaseLost
-from diffsearch.store.runs import RunFolder, Store
+from diffsearch.store.runs import RunFolder, RunRecords, RunStore, Store
 
-__all__ = ["Lease", "LeaseHeld", "LeaseLost", "RunFolder", "Store", "evaluation_key", "run_key"]
+__all__ = [
+    "Lease",
+    "LeaseHeld",
+    "LeaseLost",
+    "RunFolder",
+    "RunRecords",
+    "RunStore",
+    "Store",
+    "evaluation_key",
+    "run_key",
+]

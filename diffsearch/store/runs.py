@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from diffsearch.errors import StoreError
 from diffsearch.files import append_line, read_lines, replace_file
@@ -28,6 +28,27 @@ from diffsearch.store.lease import Lease
 
 CURVES = "epochs.jsonl"
 SCORES = "evaluations.jsonl"
+
+
+class RunRecords(Protocol):
+    """What a study reads of a run."""
+
+    def epochs(self) -> tuple[EpochRecord, ...]: ...
+
+    def evaluations(self, measures: Mapping[str, str] | None = None) -> dict[str, Evaluation]: ...
+
+    def outcome(self) -> Outcome | None: ...
+
+
+class RunStore(Protocol):
+    """Where a study reads of runs: a `Store`, or what a replay has simulated so far."""
+
+    @property
+    def root(self) -> Path: ...
+
+    def run(self, key: str) -> RunRecords: ...
+
+    def runs_on(self, content: str) -> Iterator[tuple[str, RunSettings, RunRecords]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +192,13 @@ class Store:
 
     def keys(self) -> list[str]:
         return sorted(path.name for path in (self.root / "runs").iterdir() if (path / "run.json").exists())
+
+    def runs_on(self, content: str) -> Iterator[tuple[str, RunSettings, RunFolder]]:
+        """(key, settings, folder) of every run on a data set, by its content."""
+        for key in self.keys():
+            folder = self.run(key)
+            if folder.header()["data_content"] == content:
+                yield key, folder.settings(), folder
 
     def find(self, prefix: str) -> RunFolder:
         """The run whose key begins so; raises StoreError for none and for several."""

@@ -25,11 +25,11 @@ from diffsearch.space.axes import ends, finalist_points, settings_at, walk
 from diffsearch.space.settings import StudySpec, canonical, show_duration
 from diffsearch.study.ledger import Asked, Ledger
 from diffsearch.study.requests import Requests
+from diffsearch.study.sweep import TRAINING_CALLS
 from diffsearch.trial import Item, Scored, Trained
 
 MOST_KEPT = 0.5  # of a limit, for the finals
 UNKNOWN_FINALS = 0.3  # of a time limit, where the file doesn't say how many runs there will be
-CALLS_PER_IMAGE = 3.0  # network calls of sampling that cost what one trained image does: forward, and twice that back
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Pace:
     @property
     def s_per_image(self) -> float | None:
         """Seconds that a trained image, or its worth in sampling, takes; None before any was."""
-        work = self.images + self.calls / CALLS_PER_IMAGE
+        work = self.images + self.calls / TRAINING_CALLS
         return self.seconds / work if work else None
 
     def take(self, evaluation: Evaluation) -> None:
@@ -192,20 +192,28 @@ class Spending:
         return min(wanted, int(limit * MOST_KEPT))
 
     def _kept_s(self, limit: float, *, wall: bool) -> float:
-        runs = self._finals.top * self._finals.repeats
-        if not runs:
-            return 0.0
-        pace = self.pace.s_per_image
+        runs, pace = self._finals.top * self._finals.repeats, self.pace.s_per_image
         if pace is None:
             return limit * min(MOST_KEPT, finals_share(self.requests.spec))
-        one_s = pace * self._finalist_work()
-        return min(limit * MOST_KEPT, one_s * (math.ceil(runs / self.workers) if wall else runs * self.devices))
+        one_s, passed_s = pace * self._finalist_work(), pace * self._passed_work()
+        if wall:
+            return min(limit * MOST_KEPT, one_s * math.ceil(runs / self.workers) + passed_s / self.workers)
+        return min(limit * MOST_KEPT, (one_s * runs + passed_s) * self.devices)
+
+    def _passed_work(self) -> float:
+        """Of the full scores of what a screen lets pass of the search so far, in trained images."""
+        evaluation = self.requests.spec.evaluation
+        if evaluation.screen is None:
+            return 0.0
+        return (
+            evaluation.screen.keep * self.pace.calls * evaluation.samples / evaluation.screen.samples / TRAINING_CALLS
+        )
 
     def _finalist_work(self) -> float:
         """Of one finalist, in trained images, at the network calls that the search's samples took on average."""
         spec = self.requests.spec
         calls = finalist_samples(spec) * (self.pace.calls / self.pace.samples if self.pace.samples else 0.0)
-        return spec.max_epochs * self.requests.train_images + calls / CALLS_PER_IMAGE
+        return spec.max_epochs * self.requests.train_images + calls / TRAINING_CALLS
 
     # --- what earlier sessions knew ---------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Literal
@@ -16,15 +16,15 @@ from typing import Any, Literal
 from diffsearch import registry
 from diffsearch.errors import GaveUp
 from diffsearch.records import CUT, Outcome, State
-from diffsearch.search.stopping import Rule
-from diffsearch.space.metric_names import parse
-from diffsearch.store import RunFolder
+from diffsearch.search.stopping import Rule, Rung
+from diffsearch.store import RunRecords
 from diffsearch.study.budget import Spending
 from diffsearch.study.failures import FAILURES, Row
 from diffsearch.study.journal import SearchJournal, Trial
 from diffsearch.study.ledger import Asked
 from diffsearch.study.proposals import Proposals
 from diffsearch.study.requests import Requests
+from diffsearch.study.survivors import best, let_go, survivors
 from diffsearch.trial import Item, Scored, TrialRequest, missing, stored_evaluation
 
 log = logging.getLogger(__name__)
@@ -68,16 +68,19 @@ class Conductor:
     ) -> None:
         spec = requests.spec
         self.spec, self.store, self.ledger, self.requests = spec, requests.store, requests.ledger, requests
-        self.sign = 1.0 if parse(spec.evaluation.objective).direction == "min" else -1.0
+        self.sign = requests.scoring("search").sign
         self.spending = Spending(requests, wall_s)
         self.proposals = Proposals(requests, journal, self.sign, image_shape, self.spending)
+        self._stored: Mapping[str, dict[int, float]] = {}  # as `_curves`, of other studies, for a rule that reads them
         self._rule: Rule | None = None  # None: somebody else's scheduler decides
         if spec.search.stopping.name in registry.stopping_rule:
             self._rule = registry.stopping_rule.build(spec.search.stopping.name, **spec.search.stopping.kwargs)
-        self._rungs: dict[int, dict[str, float]] = {}  # milestone → run key → best score of the search runs
+            if registry.stopping_rule.member(spec.search.stopping.name).traits.get("reads_store"):
+                self._stored = requests.stored_curves(self.sign)
+        self._curves: dict[str, dict[int, float]] = {}  # run key → milestone → best score, of the search runs
         self._ready: deque[Task] = deque()
         self._flying: dict[str, Task] = {}
-        self._stage: Literal["search", "finals"] = "search"
+        self._stage: Literal["search", "full", "finals"] = "search"
         self._ids = 0
         self.halted = False
         self.gave_up: GaveUp | None = None  # for who executes to raise
@@ -85,7 +88,7 @@ class Conductor:
         self._cut: dict[str, str] = {}  # task → the limit for which it is being stopped
         self.answered: Callable[[Asked, Outcome], object] = lambda asked, outcome: None  # told of what the store had
         self.stop_requests: set[str] = set()  # run keys, or beginnings of them, that a person wants stopped
-        self._recall_rungs()
+        self._recall_curves()
 
     # --- asked by the runner --------------------------------------------------------------------------------------
 
@@ -110,7 +113,12 @@ class Conductor:
                     return Signal.WAIT
             if self._flying:
                 return Signal.WAIT
-            if self._stage == "search":
+            if self._stage == "search" and self.spec.evaluation.screen is not None:
+                self._stage = "full"
+                for asked in survivors(self.requests):
+                    self._ask(asked, None)
+                continue
+            if self._stage != "finals":
                 self._stage = "finals"
                 self._ask_finalists()
                 continue
@@ -122,27 +130,35 @@ class Conductor:
         self.spending.heard(task.asked, item)
         if not isinstance(item, Scored):
             return True
-        epoch, score = item.evaluation.epoch, self.score(item)
-        if task.trial is not None:
-            score = self.proposals.earn(task.trial, task.asked.run_key, epoch, score)
+        epoch, score = item.evaluation.epoch, self.earned(task, item)
         if not item.completes:
             return True
+        if task.trial is not None:
+            self._curves.setdefault(task.asked.run_key, {})[epoch] = score
         if epoch == task.asked.milestones[-1] or self.halted:
             return True
         if self._unwanted(task.asked):
             return False
         if task.trial is None:
             return True
-        if self._stops(task.asked.run_key, epoch, score):
+        if self._stops(task.asked, epoch):
             return False
         used_up = "" if item.reused else self.spending.used_up()
         if used_up:
             self._cut[task.id] = used_up
         return not used_up
 
-    def score(self, item: Scored) -> float:
-        """The objective of an evaluation, lower is better."""
-        return self.sign * item.evaluation.scores[self.spec.evaluation.objective].value
+    def earned(self, task: Task, item: Scored) -> float:
+        """The objective, lower is better: of a run of the search the best sampling point so far at that milestone."""
+        score = self.score(task, item)
+        if task.trial is None:
+            return score
+        return self.proposals.earn(task.trial, task.asked.run_key, item.evaluation.epoch, score)
+
+    def score(self, task: Task, item: Scored) -> float:
+        """The objective of an evaluation, by its stage's scoring, lower is better."""
+        scoring = self.requests.scoring(task.asked.stage)
+        return scoring.sign * item.evaluation.scores[scoring.objective].value
 
     def stop(self, task: Task, epoch: int) -> Outcome:
         """Stop a run at a milestone whose score it has earned: this study's decision, not the run's own end."""
@@ -220,10 +236,11 @@ class Conductor:
             if epoch in lacking:
                 break
             earned = epoch
-            for number, point in enumerate(asked.points, start=1):
+            points = asked.points_at(epoch)
+            for number, point in enumerate(points, start=1):
                 found = stored_evaluation(folder, task.request, epoch, point)
                 if found is not None:
-                    going = self.heard(task, Scored(found, number == len(asked.points), reused=True))
+                    going = self.heard(task, Scored(found, number == len(points), reused=True))
         if not lacking:
             self.answered(asked, self.ended(task, Outcome(State.FINISHED)))
         elif not going:
@@ -233,7 +250,7 @@ class Conductor:
             self.spending.ask(asked)
             self._ready.append(task)
 
-    def _ran_out(self, asked: Asked, folder: RunFolder) -> Outcome | None:
+    def _ran_out(self, asked: Asked, folder: RunRecords) -> Outcome | None:
         """A bad end that isn't tried again: the run diverged, or it failed in this study before by its own fault."""
         own = folder.outcome()
         if own is not None and own.details.get("epoch", 0) <= asked.milestones[-1]:
@@ -242,22 +259,25 @@ class Conductor:
         final = ended is not None and ended.state in FAILURES and not ended.by_machine
         return ended if final else None
 
-    def _stops(self, run: str, epoch: int, score: float) -> bool:
-        rung = self._rungs.setdefault(epoch, {})
-        others = [other for key, other in rung.items() if key != run]
-        rung[run] = score
-        return self._rule is not None and self._rule(score, others)
+    def _stops(self, asked: Asked, epoch: int) -> bool:
+        if self._rule is None:
+            return False
+        curve = self._curves[asked.run_key]
+        others = [other for key, other in self._curves.items() if key != asked.run_key]
+        stored = [other for key, other in self._stored.items() if key != asked.run_key and key not in self._curves]
+        until = {earned: curve[earned] for earned in sorted(curve) if earned <= epoch}
+        ahead = tuple(milestone for milestone in asked.milestones if milestone > epoch)
+        return self._rule(Rung(epoch, until, ahead, others, stored))
 
     def _settle(self, asked: Asked, trial: int | None, outcome: Outcome) -> None:
         self.ledger.end(asked, outcome)
         self.spending.settle(asked.run_key)
-        if not outcome.ok:
-            for rung in self._rungs.values():
-                rung.pop(asked.run_key, None)
+        if not outcome.ok and asked.stage == "search":
+            self._curves.pop(asked.run_key, None)
         if trial is not None:
             self.proposals.settle(trial, asked.run_key, outcome)
 
-    def _recall_rungs(self) -> None:
+    def _recall_curves(self) -> None:
         """What search runs of earlier sessions scored at each milestone, as they scored it then."""
         for asked in self.ledger.of(self.requests.asks):
             ended = self.ledger.end_of(asked)
@@ -265,14 +285,16 @@ class Conductor:
                 last = ended.details.get("epoch", asked.milestones[-1])
                 for epoch, score in self.requests.scores(asked, self.sign).items():
                     if epoch <= last:
-                        self._rungs.setdefault(epoch, {})[asked.run_key] = score
+                        self._curves.setdefault(asked.run_key, {})[epoch] = score
 
     # --- finalists ------------------------------------------------------------------------------------------------
 
     def _ask_finalists(self) -> None:
         """Repeat the best configurations over fresh seeds, up to the epoch where each earned its score."""
-        finals = self.spec.search.finalists
-        for point, epoch in self.proposals.best(finals.top):
+        finals, screened = self.spec.search.finalists, self.spec.evaluation.screen is not None
+        if screened:
+            let_go(self.requests)
+        for point, epoch in best(self.requests, finals.top) if screened else self.proposals.best(finals.top):
             for repeat in range(finals.repeats):
                 self._ask(self.requests.finalist(point, repeat, epoch), None)
 

@@ -19,6 +19,7 @@ from diffsearch.study.conductor import Task
 from diffsearch.study.history import StudyFolder
 from diffsearch.study.observer import Nobody, Observer
 from diffsearch.study.session import Session
+from diffsearch.study.sweep import settled
 from diffsearch.study.tracker import Tracker
 
 TRACKING_PATIENCE_S = 60.0
@@ -77,6 +78,7 @@ def run_study(
         data = load_data(member_at(spec.fixed, "data"))
         if "class" in values_of(spec, "training.conditioning"):
             class_names(data)  # refuses a data set without labels
+        spec = settled(spec, len(data.train))
         session = Session(spec, store, lease, data, observer, command)
         uri = tracking.tracking_uri(store, tracking_uri)
         first = session.conductor.next()

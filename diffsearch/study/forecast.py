@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, median
 
 from diffsearch import registry
-from diffsearch.search.stopping import Rule
+from diffsearch.search.stopping import Rule, Rung
 from diffsearch.space.settings import Choice
 
 PLAYS = 40  # of each kind, fewer where a study is long
@@ -82,6 +82,9 @@ class Game:
         finalist: random numbers → the one leg of a finalist.
         batches: runs of the search that must all have ended before others begin, as an axis of a coordinate search;
             () : none.
+        milestones: epochs of the legs' ends.
+        full: random numbers → an evaluation that a screen let pass; None: there is no screen.
+        screen: the share of the search's evaluations that pass, and the samples of each of those.
         finals: number of finalists.
         rule: None where runs aren't stopped.
     """
@@ -92,7 +95,10 @@ class Game:
     limits: Limits
     rule: Rule | None
     finals: int
+    milestones: tuple[int, ...] = (1, 2, 3)
     batches: tuple[int, ...] = ()
+    full: Callable[[random.Random], Leg] | None = None
+    screen: tuple[float, int] | None = None
     kept: float = 0.5  # of a limit at most, for the finals
 
     def play(self, rng: random.Random, improvement: float = 0.0) -> Play:
@@ -114,7 +120,7 @@ class _Run:
 class _Course:
     def __init__(self, game: Game, rng: random.Random, improvement: float) -> None:
         self._game, self._rng, self._improvement = game, rng, improvement
-        self._play, self._curves = Play(), list[dict[int, float]]()  # place → score, of every run so far
+        self._play, self._curves = Play(), list[dict[int, float]]()  # milestone → score, of every run so far
         self._best, self._without, self._ahead, self._images = math.inf, 0, 0, 0
         self._ending = game.finalist(rng) if game.finals else Leg()  # what one finalist is expected to be
         self._order = itertools.count()
@@ -172,9 +178,10 @@ class _Course:
         self._ahead, self._images = self._ahead - leg.images, self._images + leg.images
         noise = math.sqrt(1 - LIKENESS**2) * self._rng.gauss(0, 1)
         score = LIKENESS * run.quality + noise - 100 * place  # a later milestone is a better one
-        others = [curve[place] for curve in self._curves if place in curve]
-        run.curve[place] = score
-        stops = not last and self._game.rule is not None and self._game.rule(score, others)
+        others = [curve for curve in self._curves if curve is not run.curve]
+        epoch, ahead = self._game.milestones[place], self._game.milestones[place + 1 : len(run.legs)]
+        run.curve[epoch] = score
+        stops = not last and self._game.rule is not None and self._game.rule(Rung(epoch, run.curve, ahead, others))
         if last or stops or self._used_up(now):
             self._ahead -= sum(leg.images for leg in run.legs[place + 1 :])
             self._without = 0 if score < self._best else self._without + 1
@@ -202,10 +209,18 @@ class _Course:
         return min(limit * self._game.kept, wanted)
 
     def _finals_s(self) -> float:
-        """Time of the finals: each on the first worker that is free."""
+        """Time of what comes after the search: what a screen let pass, scored in full, and then the finals."""
+        game, passed_s = self._game, 0.0
+        if game.screen is not None and game.full is not None:
+            keep, samples = game.screen
+            passed_s = self._side_by_side(game.full, math.ceil(keep * self._play.busy.get("samples", 0.0) / samples))
+        return passed_s + self._side_by_side(game.finalist, game.finals if self._play.runs else 0)
+
+    def _side_by_side(self, leg_of: Callable[[random.Random], Leg], count: int) -> float:
+        """Time of so many, each on the first worker that is free."""
         free = [0.0] * max(1, self._game.workers)
-        for _ in range(min(self._game.finals, self._play.runs * self._game.finals)):
-            leg = self._game.finalist(self._rng)
+        for _ in range(count):
+            leg = leg_of(self._rng)
             self._play.take(leg)
             heapq.heappush(free, heapq.heappop(free) + leg.seconds)
         return max(free)

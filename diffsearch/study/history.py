@@ -13,10 +13,10 @@ from typing import Any
 
 from diffsearch.errors import StoreError
 from diffsearch.files import replace_file
-from diffsearch.records import Bounds, Outcome, RunHistory, State, StudyHistory
+from diffsearch.records import Bounds, Evaluation, Outcome, RunHistory, Screened, State, StudyHistory
 from diffsearch.space.settings import as_json, to_plain, to_value
 from diffsearch.store import RunFolder, Store, evaluation_key
-from diffsearch.study.ledger import Asked, Ledger
+from diffsearch.study.ledger import Asked, Ledger, Stage
 
 HEADER = "study.json"
 
@@ -43,6 +43,11 @@ class Header:
     facts: Mapping[str, str]
     bounds: tuple[Bounds, ...] = ()
     search_ended: str = ""
+    screen: Screened | None = None
+
+    def objective_of(self, stage: Stage) -> str:
+        """What a stage ranks by."""
+        return self.screen.objective if self.screen is not None and stage == "search" else self.objective
 
     def write(self, folder: Path) -> None:
         replace_file(folder / HEADER, json.dumps(as_json(self), indent=1, sort_keys=True).encode())
@@ -55,6 +60,7 @@ class Header:
             raise StoreError(f"no study '{folder.name}' in {folder.parent.parent}. Studies there: {known}.")
         plain = json.loads(file.read_bytes())
         plain["bounds"] = [Bounds(**bound) for bound in plain["bounds"]]
+        plain["screen"] = Screened(**plain["screen"]) if plain.get("screen") else None
         fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in plain.items()}
         return cls(**fields)
 
@@ -78,8 +84,11 @@ class StudyFolder:
         return self.store.study(self.name)
 
     def asked(self) -> list[Asked]:
-        """The runs of the study as its file stands now, in the order in which they were asked for."""
-        return list(self.ledger.of(self.header.asks))
+        """The runs of the study as its file stands now, in the order in which they were asked for.
+
+        One that is scored in full after a screen is the search's run.
+        """
+        return [asked for asked in self.ledger.of(self.header.asks) if asked.stage != "full"]
 
     def history(self) -> StudyHistory:
         runs = [self.run(asked) for asked in self.asked()]
@@ -92,33 +101,49 @@ class StudyFolder:
         )
 
     def run(self, asked: Asked) -> RunHistory:
-        """One run as this study sees it."""
-        folder = self.store.run(asked.run_key)
+        """One run as this study sees it; of a run of the search with what was scored in full of it."""
+        if asked.stage == "full":
+            asked = self.ledger.find(asked.asks, "search", asked.run_key) or asked
+        folder, full = self.store.run(asked.run_key), self.ledger.find(asked.asks, "full", asked.run_key)
         outcome = self.ledger.end_of(asked) or Outcome(State.RUNNING)
+        sheets, reused = self.evaluations(asked), asked.reused_evaluations
+        screened: tuple[Evaluation, ...] = ()
+        attempts = tuple(self.ledger.attempts.get(asked.run_key, ()))
+        if self.header.screen is not None and asked.stage == "search":
+            screened = sheets
+            sheets, reused = (self.evaluations(full), full.reused_evaluations) if full else ((), 0)
+            ended = self.ledger.end_of(full) if full else None
+            attempts += () if ended is None or ended.ok else (ended,)
         last = outcome.details.get("epoch", asked.milestones[-1])
         return RunHistory(
             key=asked.run_key,
             settings=asked.settings,
             point={path: to_value(to_plain(value)) for path, value in asked.point.items()},
-            stage=asked.stage,
+            stage="finalist" if asked.stage == "finalist" else "search",
             order=asked.order,
             outcome=outcome,
             epochs=tuple(record for record in folder.epochs() if record.epoch <= last),
-            evaluations=tuple(self._evaluations(folder, asked)),
+            evaluations=sheets,
             reused_epochs=asked.reused_epochs,
-            reused_evaluations=asked.reused_evaluations,
-            attempts=tuple(self.ledger.attempts.get(asked.run_key, ())),
+            reused_evaluations=reused,
+            attempts=attempts,
             environment=folder.header().get("environment", {}),
+            screened=screened,
+            reused_screened=min(asked.reused_evaluations, len(screened)),
         )
 
-    def _evaluations(self, folder: RunFolder, asked: Asked) -> Iterable[Any]:
-        known = folder.evaluations(self.header.measures)
+    def evaluations(self, asked: Asked) -> tuple[Evaluation, ...]:
+        """What the store has of what is asked of a run at its stage: in the order of asking."""
+        return tuple(self._evaluations(self.store.run(asked.run_key), asked))
+
+    def _evaluations(self, folder: RunFolder, asked: Asked) -> Iterable[Evaluation]:
+        known, objective = folder.evaluations(self.header.measures), self.header.objective_of(asked.stage)
         for epoch in asked.milestones:
-            for point in asked.points:
+            for point in asked.points_at(epoch):
                 key = evaluation_key(
                     asked.run_key, epoch, point, asked.samples, asked.noise_seed, self.header.extensions
                 )
-                if key in known and self.header.objective in known[key].scores:
+                if key in known and objective in known[key].scores:
                     yield known[key]
 
 
@@ -147,4 +172,5 @@ def assemble(header: Header, runs: Iterable[RunHistory], wall_s: float, sessions
         read_from=read_from,
         facts=header.facts,
         search_ended=header.search_ended,
+        screen=header.screen,
     )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from diffsearch.space.settings import LATER, RunSettings, StudySpec, TrainingSettings, canonical
+from diffsearch.space.settings import LATER, EvaluationSettings, RunSettings, StudySpec, TrainingSettings, canonical
 
 
 def space_hash(spec: StudySpec, data_content: str) -> str:
@@ -29,11 +29,18 @@ def asks_hash(spec: StudySpec, data_content: str) -> str:
         "space": space_hash(spec, data_content),
         "milestones": spec.milestones,
         "sampling": [_given(spec.sampling_fixed), [replace(axis, line=0) for axis in spec.sampling_axes]],
-        "evaluation": spec.evaluation,
+        "evaluation": _learned_from(spec.evaluation),
         "repeats": spec.repeats,
+        **({} if spec.sampling_at == "milestones" else {"at": spec.sampling_at}),
         "algorithm": spec.search.algorithm if spec.search.algorithm.name == "sequential" else "",
     }
     return _hash(what)
+
+
+def _learned_from(evaluation: EvaluationSettings) -> EvaluationSettings:
+    """All of it but how much a screen lets pass: the search doesn't learn of that."""
+    screen = evaluation.screen
+    return evaluation if screen is None else replace(evaluation, screen=replace(screen, keep=1.0))
 
 
 def _given(fixed: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,14 +50,14 @@ class SearchJournal:
     """Asks Optuna for points, tells it scores, and remembers both.
 
     Args:
-        folder: the study's.
+        folder: the study's; None keeps the history in memory alone, for a replay.
         name: of the Optuna study: one for each space, as Optuna refuses a categorical whose choices changed.
         algorithm: the sampler that `ask` uses; `ask_for` needs none.
     """
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | None,
         name: str,
         axes: Sequence[Axis],
         fixed: Mapping[str, Any],
@@ -67,24 +67,31 @@ class SearchJournal:
         self._axes, self._fixed, self._algorithm, self._seed = tuple(axes), fixed, algorithm, seed
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         logging.getLogger("optuna").setLevel(logging.ERROR)
-        path = folder / FILE
-        _mend(path)
-        self._open(path, name)
-        if self._is_half_asked():
-            self._file.forget_last_trial()
-            self._open(path, name)
+        self._file: _JournalFile | _Nothing = _Nothing()
+        if folder is None:
+            self._study = optuna.create_study(study_name=name)
+        else:
+            self._open(folder / FILE, name)
         self._grid: optuna.samplers.BaseSampler | None = None
         if algorithm.name == samplers.GRID:
             self._grid = samplers.build(algorithm, samplers.seed_of(seed, 0), self._axes)
 
     def _open(self, path: Path, name: str) -> None:
-        self._file = _JournalFile(path)
-        storage = optuna.storages.JournalStorage(self._file)
+        _mend(path)
+        self._file = file = self._load(path, name)
+        if self._is_half_asked():
+            file.forget_last_trial()
+            self._file = self._load(path, name)
+
+    def _load(self, path: Path, name: str) -> _JournalFile:
+        file = _JournalFile(path)
+        storage = optuna.storages.JournalStorage(file)
         try:
             self._study = optuna.load_study(storage=storage, study_name=name)
         except KeyError:
             self._study = optuna.create_study(storage=storage, study_name=name)
-            self._file.flush()
+            file.flush()
+        return file
 
     def _is_half_asked(self) -> bool:
         """Whether the last trial lacks parameters: its decision was cut off while it was written."""
@@ -187,6 +194,12 @@ class SearchJournal:
             chosen=FIXED in frozen.system_attrs,
             told_at=frozen.datetime_complete.timestamp() if frozen.datetime_complete else 0.0,
         )
+
+
+class _Nothing:
+    """Where a history that stays in memory is written to."""
+
+    def flush(self) -> None: ...
 
 
 class _JournalFile(JournalFileBackend):

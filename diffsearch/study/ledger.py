@@ -20,9 +20,20 @@ from typing import Any, Literal
 
 from diffsearch.files import append_line, read_lines
 from diffsearch.records import Outcome, State
-from diffsearch.space.settings import Choice, Point, RunSettings, SamplingPoint, as_json, to_plain, to_value
+from diffsearch.space.axes import points_at
+from diffsearch.space.settings import (
+    Choice,
+    Point,
+    RunSettings,
+    SamplingPoint,
+    as_json,
+    later,
+    to_plain,
+    to_value,
+)
 
 FILE = "ledger.jsonl"
+Stage = Literal["search", "full", "finalist"]  # full: what a screen let pass of the search's runs, scored in full
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +43,7 @@ class Asked:
     run_key: str
     settings: RunSettings
     point: Point
-    stage: Literal["search", "finalist"]
+    stage: Stage
     order: int  # 1-based
     space: str  # hash of axes and fixed settings
     asks: str  # hash of milestones, sampling points, metrics and samples
@@ -42,6 +53,11 @@ class Asked:
     noise_seed: int
     reused_epochs: int
     reused_evaluations: int
+    only: tuple[tuple[int, int], ...] = later(())  # (milestone, place in points) that are scored; (): all
+
+    def points_at(self, epoch: int) -> tuple[SamplingPoint, ...]:
+        """The sampling points that are scored at a milestone."""
+        return points_at(self.points, self.only, epoch)
 
     def to_json(self) -> dict[str, Any]:
         return {**as_json(self), "point": {path: to_plain(value) for path, value in self.point.items()}}
@@ -53,6 +69,7 @@ class Asked:
         fields["point"] = {path: unpack(value) for path, value in plain["point"].items()}
         fields["milestones"] = tuple(plain["milestones"])
         fields["points"] = tuple(SamplingPoint.from_json(point) for point in plain["points"])
+        fields["only"] = to_value(plain.get("only", ()))
         return cls(**fields)
 
 
@@ -65,9 +82,9 @@ def unpack(plain: Any) -> Any:
 
 @dataclass
 class Ledger:
-    """The file, read once and kept in step with what is appended."""
+    """The file, read once and kept in step with what is appended; `path` None keeps it in memory alone."""
 
-    path: Path
+    path: Path | None
     asked: list[Asked] = field(default_factory=list)
     ended: dict[tuple[str, str, str], Outcome] = field(default_factory=dict)  # (asks, stage, run key) → last end
     attempts: dict[str, list[Outcome]] = field(default_factory=dict)  # run key → attempts that ended badly
@@ -80,7 +97,7 @@ class Ledger:
     @classmethod
     def open(cls, folder: Path) -> Ledger:
         ledger = cls(folder / FILE)
-        for line in read_lines(ledger.path):
+        for line in read_lines(folder / FILE):
             ledger._take(line)
         return ledger
 
@@ -104,6 +121,7 @@ class Ledger:
         return self._firsts.get((stage, run_key))
 
     def count(self, asks: str) -> int:
+        """Runs that were asked for so; those that are scored in full, too, are the search's."""
         return self._counts.get(asks, 0)
 
     def of(self, asks: str) -> Iterator[Asked]:
@@ -116,9 +134,9 @@ class Ledger:
         self._append({"event": "session", "session": session, "at": time.time(), **facts})
 
     def ask(self, asked: Asked) -> None:
-        """Note a run that is asked for, once, and again where it is to go further than was asked before."""
+        """Note a run that is asked for, once, and again where more of it is wanted than was asked before."""
         before = self.find(asked.asks, asked.stage, asked.run_key)
-        if before is None or before.milestones[-1] < asked.milestones[-1]:
+        if before is None or before.milestones[-1] < asked.milestones[-1] or not set(asked.only) <= set(before.only):
             order = asked.order if before is None else before.order
             self._append({"event": "asked", **replace(asked, order=order).to_json()})
 
@@ -153,8 +171,9 @@ class Ledger:
         self._counts: dict[str, int] = {}
 
     def _append(self, line: dict[str, Any]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        append_line(self.path, line)
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            append_line(self.path, line)
         self._take(line)
 
     def _take(self, line: Mapping[str, Any]) -> None:
@@ -183,7 +202,7 @@ class Ledger:
             return
         self._index[where] = len(self.asked)
         self.asked.append(asked)
-        self._counts[asked.asks] = self._counts.get(asked.asks, 0) + 1
+        self._counts[asked.asks] = self._counts.get(asked.asks, 0) + (asked.stage != "full")
 
 
 def _outcome(outcome: Outcome) -> dict[str, Any]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import fmean, median
 
 from diffsearch.data.datasets import ImageData
-from diffsearch.space.axes import ends, finalist_points, grid_size, sampling_points, settings_at, walk
+from diffsearch.space.axes import ends, finalist_points, grid_size, settings_at, walk
 from diffsearch.space.settings import RunSettings, StudySpec
 from diffsearch.store import Store
 from diffsearch.study.budget import stamp_of
@@ -23,6 +23,7 @@ from diffsearch.study.ledger import Ledger
 from diffsearch.study.requests import FRESH_SEEDS
 from diffsearch.study.schedule import Schedule
 from diffsearch.study.speed import Speeds, remember
+from diffsearch.study.sweep import Calls, Sweep, plan_sweep, points_a_milestone, settled
 from diffsearch.study.timing import MOST_PROBES, measure, measure_scoring
 from diffsearch.training.memory import describe, resident_mb
 
@@ -68,6 +69,10 @@ class Plan:
     disk_mb: float
     largest_mb: float  # device memory of the largest run's training, at least
     worker_mb: float  # resident memory of a process that trains it on the CPU, about
+    sweep: Sweep | None = None  # where the sampling sweep is scored, and what each choice would cost
+    calls: Mapping[str, float] = field(default_factory=dict)  # of the network, to sample the study, by that choice
+    screen_samples: float = 0.0  # of `stopped`: drawn for the screen; 0 where there is none
+    full: Work = Work(0, 0)  # of `stopped`: what a screen lets pass, in full
 
     @property
     def wall_s(self) -> float | None:
@@ -82,6 +87,8 @@ def make_plan(spec: StudySpec, store: Store, data: ImageData, workers: int, *, c
         workers: runs at once, for the estimate of wall time.
         calibrate: find out how fast this machine is: from the store, and by some seconds of training and sampling.
     """
+    sweep = plan_sweep(spec, len(data.train))
+    spec = settled(spec, len(data.train))
     size = grid_size(spec)
     asked = [n for n in (spec.search.runs, size) if n is not None]
     if spec.search.algorithm.name == "sequential":
@@ -90,8 +97,9 @@ def make_plan(spec: StudySpec, store: Store, data: ImageData, workers: int, *, c
     count = runs or 0
     finals = spec.search.finalists
     probes = _probes(spec)
-    per_point = len(sampling_points(spec, probes[0]))
-    milestone_samples = spec.evaluation.samples * per_point
+    screen = spec.evaluation.screen
+    swept = points_a_milestone(spec, probes[0])
+    milestone_samples = screen.samples if screen else spec.evaluation.samples
     finalist_samples = (finals.samples or spec.evaluation.samples) * len(finalist_points(spec, probes[0]))
     extra = Work(finals.top * finals.repeats * spec.max_epochs, finals.top * finals.repeats * finalist_samples)
     schedule = Schedule(
@@ -99,12 +107,18 @@ def make_plan(spec: StudySpec, store: Store, data: ImageData, workers: int, *, c
     )
     survivors = _survivors(spec, workers, count)
     gaps = [after - before for before, after in zip((0, *spec.milestones), spec.milestones, strict=False)]
-    every = count * len(spec.milestones) * milestone_samples
+    expected = sum(share * points for share, points in zip(survivors, swept, strict=True))
+    full = Work(0, 0)
+    if screen and count:
+        passed = max(math.ceil(screen.keep * count * expected), finals.top * spec.repeats)
+        full = Work(0, passed * spec.evaluation.samples)
+        extra = Work(extra.epochs, extra.samples + full.samples)
+    every = count * sum(swept) * milestone_samples
     alone = Work(count * sum(spec.milestones) + extra.epochs, every + extra.samples)
     prefixes = Work(count * spec.max_epochs + extra.epochs, every + extra.samples)
     stopped = Work(
         count * sum(share * gap for share, gap in zip(survivors, gaps, strict=True)) + extra.epochs,
-        count * sum(survivors) * milestone_samples + extra.samples,
+        count * expected * milestone_samples + extra.samples,
     )
     stored, complete = _stored(spec, store, data)
     start_s = median([each for of in _ledgers(store) for each in of.start.values()] or [START_S])
@@ -117,7 +131,7 @@ def make_plan(spec: StudySpec, store: Store, data: ImageData, workers: int, *, c
     networks = [describe(probe, data.image_shape, len(data.classes)) for probe in probes]
     tracks = 1 + len(set(spec.fixed["training.ema_half_life"]) - {0})
     weights_mb = max(network.parameters for network in networks) * 4 * tracks / 2**20
-    per_run = min(sum(survivors), {"last": 1, "best": 2}.get(spec.keep, math.inf)) + 1.5
+    per_run = min(sum(survivors), {"last": 1, "best": 2}.get(spec.keep if not screen else "", math.inf)) + 1.5
     return Plan(
         points=size,
         runs=runs,
@@ -133,19 +147,31 @@ def make_plan(spec: StudySpec, store: Store, data: ImageData, workers: int, *, c
         disk_mb=(count + finals.top * finals.repeats) * per_run * weights_mb,
         largest_mb=max(network.memory_mb for network in networks),
         worker_mb=resident_mb() + max(network.memory_mb for network in networks),
+        sweep=sweep if spec.sampling_axes else None,
+        calls={at: _all_calls(spec, each, survivors, count or 1) for at, each in sweep.calls.items()},
+        screen_samples=count * expected * milestone_samples if screen else 0.0,
+        full=full,
     )
+
+
+def _all_calls(spec: StudySpec, calls: Calls, survivors: Sequence[float], runs: int) -> float:
+    """Network calls of a study's sampling: of the search, of what its screen lets pass, and of the finalists."""
+    finals, screen = spec.search.finalists, spec.evaluation.screen
+    search = runs * sum(share * each for share, each in zip(survivors, calls.run, strict=True))
+    in_full = screen.keep * search * spec.evaluation.samples / screen.samples if screen else 0.0
+    return search + in_full + finals.top * finals.repeats * calls.finalist
 
 
 def _calibrate(schedule: Schedule, workers: int) -> Speed:
     """Find out what work costs here: what the store doesn't tell is timed, at a few points that span the space."""
-    spec, data, speeds, settings = schedule.spec, schedule.data, schedule.speeds, schedule.settings()
-    remember(speeds, schedule.store, settings, spec.evaluation.metrics)
+    data, speeds, settings = schedule.data, schedule.speeds, schedule.settings()
+    scorings = schedule.scorings()
+    remember(speeds, schedule.store, settings, scorings)
     remembered = len(speeds.known)
     measure(speeds, speeds.spread(settings, MOST_PROBES), data, workers)
-    if not speeds.scoring:
-        counts = {spec.evaluation.samples, spec.search.finalists.samples or spec.evaluation.samples}
-        took = {n: measure_scoring(spec.evaluation.metrics, n, data, schedule.store) for n in sorted(counts)}
-        speeds.scoring = took
+    for metrics in scorings.keys() - speeds.scoring.keys():
+        counts = sorted(scorings[metrics])
+        speeds.scoring[metrics] = {n: measure_scoring(metrics, n, data, schedule.store) for n in counts}
     every = [speeds.rates(each) for each in settings]
     return Speed(
         images_per_s=1 / fmean(rates.s_per_image for rates in every),
@@ -190,7 +216,7 @@ def _survivors(spec: StudySpec, workers: int, count: int) -> Sequence[float]:
     if rule is None or not count:
         return [1.0] * milestones
     whole = [Leg(train_s=1.0)] * milestones
-    game = Game(lambda rng, number: whole, lambda rng: Leg(), workers, Limits(runs=count), rule, finals=0)
+    game = Game(lambda rng, number: whole, lambda rng: Leg(), workers, Limits(runs=count), rule, 0, spec.milestones)
     learns = spec.search.algorithm.name not in STEADY
     return foretell(game, start_s=0, end_s=0, learns=learns, milestones=milestones, sure=True).shares
 
@@ -208,10 +234,11 @@ def _stored(spec: StudySpec, store: Store, data: ImageData) -> tuple[Work, bool]
         return Work(0, 0), False
     ledger = Ledger.open(folder)
     asks = asks_hash(spec, data.content)
-    epochs, samples, open_, search = 0, 0, 0, 0
+    epochs, samples, open_, search, full = 0, 0, 0, 0, 0
     for asked in ledger.of(asks):
         run = store.run(asked.run_key)
-        epochs += len([record for record in run.epochs() if record.epoch <= asked.milestones[-1]])
+        trained = (record for record in run.epochs() if record.epoch <= asked.milestones[-1])
+        epochs += len(list(trained)) if asked.stage != "full" else 0
         samples += sum(
             evaluation.samples
             for evaluation in run.evaluations().values()
@@ -219,10 +246,16 @@ def _stored(spec: StudySpec, store: Store, data: ImageData) -> tuple[Work, bool]
         )
         open_ += ledger.end_of(asked) is None
         search += asked.stage == "search"
+        full += asked.stage == "full"
     size, sequential = grid_size(spec), spec.search.algorithm.name == "sequential"
     wanted = min([n for n in (spec.search.runs, size) if n is not None], default=math.inf)
     over = ledger.search_ended.get(asks, {"by": "", "stamp": ""})
     spent = over["by"].startswith("budget.") and over["stamp"] == stamp_of(spec)
     finals = sum(asked.stage == "finalist" for asked in ledger.of(asks))
-    complete = search > 0 and not open_ and (spent or sequential or search >= wanted)
+    complete = (
+        search > 0
+        and not open_
+        and (full > 0 or spec.evaluation.screen is None)
+        and (spent or sequential or search >= wanted)
+    )
     return Work(epochs, samples), complete and (finals > 0 or not spec.search.finalists.top)

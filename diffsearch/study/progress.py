@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from diffsearch.records import Evaluation, Outcome, State
 from diffsearch.study.conductor import Task
 from diffsearch.study.ledger import Asked
+from diffsearch.study.requests import Scoring
 from diffsearch.trial import Item, Sampled, Scored, Trained
 
 
@@ -27,7 +28,8 @@ class Ranked:
 
     asked: Asked
     evaluation: Evaluation
-    score: float
+    score: float  # lower is better
+    objective: str  # that its stage ranks by
 
 
 @dataclass
@@ -50,6 +52,7 @@ class Progress:
     first_at: float | None = None  # when this session handed out its first run: what came before isn't its pace
     notes: list[str] = field(default_factory=list)
     search_ended: str = ""  # by what; "" while it goes on
+    screen: Scoring | None = None  # what the search ranks by instead of the objective
 
     def heard(self, task: Task, said: Item | Outcome | None) -> None:
         """Take what the runner says of a task: None when it is handed out, an item, or its end."""
@@ -62,7 +65,7 @@ class Progress:
         if isinstance(said, Outcome):
             self.running.pop(task.id, None)
             self.ended[where] = said
-            self.ended_here += 1
+            self.ended_here += task.asked.stage != "full"
             if not said.ok:
                 self.failed.append((task.asked, said))
                 self.best.pop(where, None)
@@ -91,22 +94,27 @@ class Progress:
     def scored(self, asked: Asked, evaluation: Evaluation) -> None:
         """Take an evaluation, new or from the store."""
         where = (asked.stage, asked.run_key)
-        score = self.sign * evaluation.scores[self.objective].value
+        ranks_by, sign = self.objective, self.sign
+        if self.screen is not None and asked.stage == "search":
+            ranks_by, sign = self.screen.objective, self.screen.sign
+        score = sign * evaluation.scores[ranks_by].value
         if where not in self.best or score < self.best[where].score:
-            self.best[where] = Ranked(asked, evaluation, score)
+            self.best[where] = Ranked(asked, evaluation, score, ranks_by)
 
     def top(self, count: int) -> list[Ranked]:
-        """The best runs of the stage that is under way: finalists are ranked among themselves."""
-        stage = "finalist" if any(stage == "finalist" for stage, _ in self.best) else "search"
+        """The best runs of the stage that is under way: those of each stage are ranked among themselves."""
+        begun = {of for of, _ in self.best}
+        stage = next((stage for stage in ("finalist", "full") if stage in begun), "search")
         ranked = [ranked for (of, _), ranked in self.best.items() if of == stage]
         return sorted(ranked, key=lambda ranked: ranked.score)[:count]
 
     def count(self, state: State) -> int:
-        return sum(outcome.state == state for outcome in self.ended.values())
+        return sum(outcome.state == state for (stage, _), outcome in self.ended.items() if stage != "full")
 
     @property
     def done(self) -> int:
-        return len(self.ended)
+        """Runs; to score one in full is no further run."""
+        return sum(stage != "full" for stage, _ in self.ended)
 
     @property
     def elapsed_s(self) -> float:

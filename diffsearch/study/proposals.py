@@ -31,6 +31,7 @@ class _Open:
     """A trial that isn't told yet: its runs and what they earned."""
 
     proposal: Proposal
+    identity: str  # of the proposal
     numbers: list[int]  # of the trials that it answers: the same point may be proposed again while it runs
     waiting: set[str]
     scores: dict[str, dict[int, float]] = field(default_factory=dict)  # run key → epoch → best score
@@ -78,7 +79,7 @@ class Proposals:
             if identity in self._told:
                 self.journal.tell(trial.number, self._told[identity], stopped=False)
                 continue
-            same = [open_ for open_ in self._open.values() if open_.proposal.identity == identity]
+            same = [open_ for open_ in self._open.values() if open_.identity == identity]
             if same:
                 same[0].numbers.append(trial.number)
                 continue
@@ -93,7 +94,7 @@ class Proposals:
     def begin(self, trial: Trial, runs: Iterable[str]) -> None:
         """A trial's runs were asked for, by their keys."""
         self._requests.ledger.end_search(self._requests.asks, "")
-        self._open[trial.number] = _Open(trial.proposal, [trial.number], set(runs))
+        self._open[trial.number] = _Open(trial.proposal, trial.proposal.identity, [trial.number], set(runs))
 
     def earn(self, trial: int, run: str, epoch: int, score: float) -> float:
         """A run of a trial scored; returns its best at that epoch."""
@@ -111,7 +112,7 @@ class Proposals:
             return
         scores = None if open_.failed else _mean_curve(list(open_.scores.values()))
         del self._open[trial]
-        self._told[open_.proposal.identity] = scores
+        self._told[open_.identity] = scores
         self._compare(scores)
         for number in open_.numbers:
             self.journal.tell(number, scores, open_.stopped)
@@ -175,7 +176,7 @@ class Proposals:
 
     def _next_sequential(self, search: Sequential) -> Trial | None:
         wanted = search.wanted(self._told)
-        underway = {open_.proposal.identity for open_ in self._open.values()}
+        underway = {open_.identity for open_ in self._open.values()}
         fresh = [proposal for proposal in wanted if proposal.identity not in underway]
         if not wanted:
             return self._end("its last axis")
@@ -188,7 +189,7 @@ class Proposals:
         return next((proposal for proposal in proposals if proposal.identity not in known), None)
 
     def _known(self) -> set[str]:
-        return {*self._told, *(open_.proposal.identity for open_ in self._open.values())}
+        return {*self._told, *(open_.identity for open_ in self._open.values())}
 
     def _compare(self, scores: Mapping[int, float] | None) -> None:
         """Whether a point that was told is better than all before; a failed one isn't."""

@@ -253,9 +253,10 @@ class _Listener(FIFOScheduler):
 
     def _goes_on(self, controller: TuneController, trial: Trial, result: dict[str, Any], item: Scored) -> bool:
         """Ask a scheduler of Ray's, if the study named one, at each milestone."""
-        if self._foreign is None or not item.completes:
+        task = self._link.tasks[trial.trial_id]
+        if self._foreign is None or not item.completes or task.trial is None:
             return True
-        score = self._link.conductor.score(item)
+        score = self._link.conductor.earned(task, item)
         seen = {**result, "objective": score, "training_iteration": item.evaluation.epoch}
         if trial.trial_id not in self._shown:
             self._shown.add(trial.trial_id)

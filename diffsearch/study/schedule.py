@@ -12,7 +12,7 @@ from typing import Any
 from diffsearch.data.datasets import ImageData
 from diffsearch.records import CUT, Outcome
 from diffsearch.search.sequential import EPOCHS
-from diffsearch.space.axes import finalist_points, grid, sampling_points, settings_at, walk
+from diffsearch.space.axes import finalist_points, grid, picked, points_at, searched_points, settings_at, walk
 from diffsearch.space.settings import (
     Axis,
     Choices,
@@ -29,9 +29,10 @@ from diffsearch.study.budget import MOST_KEPT, Spending
 from diffsearch.study.facts import environment
 from diffsearch.study.forecast import Game, Leg, Limits, rule_of
 from diffsearch.study.inherit import points_again
-from diffsearch.study.ledger import Asked, Ledger
+from diffsearch.study.ledger import Asked, Ledger, Stage
 from diffsearch.study.requests import FRESH_SEEDS, Requests
-from diffsearch.study.speed import Speeds, calls_of
+from diffsearch.study.speed import Speeds
+from diffsearch.study.sweep import network_calls
 from diffsearch.trial import missing
 
 DRAWN = 100  # points that stand for a space
@@ -56,7 +57,9 @@ class Schedule:
 
     def __post_init__(self) -> None:
         content, images = self.data.content, len(self.data.train)
-        self._requests = Requests(self.spec, self.store, content, self.ledger, "plan", environment(), images)
+        self._requests = Requests(
+            self.spec, self.store, content, self.ledger, "plan", environment(), train_images=images
+        )
 
     # --- points -----------------------------------------------------------------------------------------------------
 
@@ -98,27 +101,44 @@ class Schedule:
 
     def legs(self, settings: RunSettings, milestones: Sequence[int]) -> tuple[Leg, ...]:
         """A run from its beginning, none of it in the store."""
-        points = sampling_points(self.spec, settings)
-        gaps = (after - before for before, after in zip((0, *milestones), milestones, strict=False))
-        legs = [self._leg(settings, gap, points, self.spec.evaluation.samples) for gap in gaps]
+        points = searched_points(self.spec, settings)
+        only, legs = picked(self.spec, milestones, len(points)), []
+        for before, epoch in zip((0, *milestones), milestones, strict=False):
+            legs.append(self._leg(settings, epoch - before, points_at(points, only, epoch), "search"))
         return tuple(_longer(leg, RUN_S) if place == 0 else leg for place, leg in enumerate(legs))
 
     def finalist(self, settings: RunSettings) -> Leg:
         """A repetition of a finalist, to the last milestone."""
-        samples = self.spec.search.finalists.samples or self.spec.evaluation.samples
         points = finalist_points(self.spec, settings)
-        return _longer(self._leg(settings, self.spec.max_epochs, points, samples), RUN_S)
+        return _longer(self._leg(settings, self.spec.max_epochs, points, "finalist"), RUN_S)
 
-    def _leg(self, settings: RunSettings, epochs: int, points: Sequence[SamplingPoint], samples: int) -> Leg:
+    def in_full(self, settings: RunSettings) -> Leg:
+        """One evaluation that a screen let pass."""
+        return _longer(self._leg(settings, 0, searched_points(self.spec, settings)[:1], "full"), RUN_S)
+
+    def scorings(self) -> dict[tuple[str, ...], set[int]]:
+        """Metrics → the sample counts at which the study scores by them."""
+        found: dict[tuple[str, ...], set[int]] = {}
+        stages: dict[Stage, bool] = {
+            "search": True,
+            "full": self.spec.evaluation.screen is not None,
+            "finalist": self.spec.search.finalists.top > 0,
+        }
+        for scoring in (self._requests.scoring(stage) for stage, has in stages.items() if has):
+            found.setdefault(scoring.metrics, set()).add(scoring.samples)
+        return found
+
+    def _leg(self, settings: RunSettings, epochs: int, points: Sequence[SamplingPoint], stage: Stage) -> Leg:
+        scoring, samples = self._requests.scoring(stage), self._requests.scoring(stage).samples
         rates, images = self.speeds.rates(settings), epochs * len(self.data.train)
-        calls = samples * sum(calls_of(point, settings.steps) for point in points)
+        calls = samples * network_calls(points, settings)
         return Leg(
             epochs=epochs,
             images=images,
             samples=samples * len(points),
             train_s=images * rates.s_per_image,
             draw_s=calls * rates.s_per_call,
-            score_s=len(points) * self.speeds.scoring_s(samples),
+            score_s=len(points) * self.speeds.scoring_s(scoring.metrics, samples),
             other_s=MILESTONE_S,
         )
 
@@ -136,7 +156,7 @@ class Schedule:
         for before, epoch in zip((0, *asked.milestones), asked.milestones, strict=False):
             points = [point for at, point in lacking if at == epoch]
             epochs = max(0, epoch - max(before, deepest)) if points else 0
-            legs.append(self._leg(asked.settings, epochs, points, asked.samples) if points else Leg())
+            legs.append(self._leg(asked.settings, epochs, points, asked.stage) if points else Leg())
         return legs
 
     # --- the game ---------------------------------------------------------------------------------------------------
@@ -151,6 +171,7 @@ class Schedule:
         spec, finals = self.spec, self.spec.search.finalists
         pool = [self.legs(settings, spec.milestones) for settings in self.settings()]
         repeated = [self.finalist(settings) for settings in self.settings()]
+        screen, whole = spec.evaluation.screen, [self.in_full(settings) for settings in self.settings()]
         short, later = self._sequential_milestones()
         known = self.known
 
@@ -168,9 +189,12 @@ class Schedule:
             workers=max(1, workers),
             limits=self._limits(count, start_s),
             rule=rule_of(spec.search.stopping),
+            milestones=spec.milestones,
             finals=max(0, finals.top * finals.repeats - ended),
             batches=self._batches(),
             kept=MOST_KEPT,
+            screen=None if screen is None else (screen.keep, screen.samples),
+            full=None if screen is None else lambda rng: rng.choice(whole),
         )
 
     def _limits(self, count: int | None, start_s: float) -> Limits:

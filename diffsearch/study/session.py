@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from diffsearch.data.datasets import ImageData
 from diffsearch.files import replace_file
-from diffsearch.records import Bounds, Outcome
+from diffsearch.records import Bounds, Outcome, Screened
 from diffsearch.scoring.bounds import bounds
 from diffsearch.space.axes import grid_size
 from diffsearch.space.metric_names import parse
@@ -63,7 +63,7 @@ class Session:
         )
         wall_before = self.ledger.wall_s
         content, images = self.data.content, len(self.data.train)
-        requests = Requests(self.spec, self.store, content, self.ledger, self.id, environment(), images)
+        requests = Requests(self.spec, self.store, content, self.ledger, self.id, environment(), train_images=images)
         self.header = self._header(requests)
         replace_file(self.path / "study.yaml", self.spec.text.encode())
         self.header.write(self.path)
@@ -71,11 +71,12 @@ class Session:
         self.conductor = Conductor(requests, journal, shape, elapsed)
         self.progress = Progress(
             self.spec.evaluation.objective,
-            self.conductor.sign,
+            requests.scoring("full").sign,
             self._expected(),
             self.header.axes,
             self.began,
             wall_before,
+            screen=requests.scoring("search") if self.spec.evaluation.screen else None,
         )
         self._recall_progress()
         self.conductor.answered = self._answered
@@ -144,6 +145,8 @@ class Session:
             for metric in self.spec.evaluation.metrics
             for count in sorted(counts)
         ]
+        if screen := self.spec.evaluation.screen:
+            found.append(bounds(screen.objective, self.data, screen.samples, self.store.references))
         self.header = replace(self.header, bounds=tuple(found))
         self.header.write(self.path)
 
@@ -160,7 +163,7 @@ class Session:
 
     def _answered(self, asked: Asked, outcome: Outcome) -> None:
         """A run that needs no worker: it ended before, or the store has all of it."""
-        evaluations = self.folder.run(asked).evaluations if outcome.ok else ()
+        evaluations = self.folder.evaluations(asked) if outcome.ok else ()
         self.progress.answered(asked, outcome, evaluations)
 
     def _expected(self) -> int | None:
@@ -194,5 +197,13 @@ class Session:
             asks=requests.asks,
             extensions=dict(spec.extensions),
             measures=requests.measures,
+            screen=_screened(requests),
             facts={**environment(), **hashes, "data": f"{self.data.name} {self.data.content}", "seed": str(spec.seed)},
         )
+
+
+def _screened(requests: Requests) -> Screened | None:
+    if requests.spec.evaluation.screen is None:
+        return None
+    by = requests.scoring("search")
+    return Screened(by.objective, parse(by.objective).direction, by.samples)

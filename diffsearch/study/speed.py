@@ -8,7 +8,7 @@ errors). So a handful of timed points carries over to a whole space.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import median
@@ -18,7 +18,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from diffsearch.records import Evaluation
-from diffsearch.space.settings import RunSettings, SamplingPoint, canonical
+from diffsearch.space.settings import RunSettings, canonical
 from diffsearch.store import RunFolder, Store
 from diffsearch.study.facts import device_name
 from diffsearch.training.memory import Description, describe
@@ -43,11 +43,6 @@ def sort_of(settings: RunSettings) -> Sort:
     )
 
 
-def calls_of(point: SamplingPoint, steps: int) -> int:
-    """Network calls of one sample; `steps` is T."""
-    return min(point.steps or steps, steps) * (1 if point.guidance in (0, -1) else 2)
-
-
 @dataclass(frozen=True, slots=True)
 class Rates:
     """Of one sort of run on one worker, all workers being busy."""
@@ -67,13 +62,13 @@ class Speeds:
         shape: of the images, (C, H, W).
         classes: of the data set.
         known: sort → (settings of one such run, rates).
-        scoring: images → seconds to score them by all metrics.
+        scoring: metrics → images → seconds to score them by these.
     """
 
     shape: tuple[int, int, int]
     classes: int
     known: dict[Sort, tuple[RunSettings, Rates]] = field(default_factory=dict)
-    scoring: Mapping[int, float] = field(default_factory=dict)
+    scoring: dict[tuple[str, ...], dict[int, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._described: dict[Sort, Description] = {}
@@ -89,14 +84,15 @@ class Speeds:
         batch = settings.training.batch_size
         return Rates(float(self._step_features(settings) @ step) / batch, float(self._call_features(settings) @ call))
 
-    def scoring_s(self, samples: int) -> float:
+    def scoring_s(self, metrics: Sequence[str], samples: int) -> float:
         """Seconds to score so many images: straight lines between those measured, proportional beyond the largest."""
-        counts = sorted(self.scoring)
+        known = self.scoring.get(tuple(metrics), {})
+        counts = sorted(known)
         if not counts:
             return 0.0
         if samples > counts[-1]:
-            return self.scoring[counts[-1]] * samples / counts[-1]
-        return float(np.interp(samples, counts, [self.scoring[count] for count in counts]))
+            return known[counts[-1]] * samples / counts[-1]
+        return float(np.interp(samples, counts, [known[count] for count in counts]))
 
     def spread(self, settings: Sequence[RunSettings], most: int) -> list[RunSettings]:
         """At most so many of these, of sorts that aren't known, from the cheapest to the dearest."""
@@ -149,8 +145,8 @@ def fit(rows: Sequence[tuple[np.ndarray, float]]) -> np.ndarray:
 # --- what the store remembers -------------------------------------------------------------------------------------
 
 
-def remember(speeds: Speeds, store: Store, wanted: Sequence[RunSettings], metrics: Sequence[str]) -> None:
-    """Take up what runs of the wanted sorts took on this same device, and their scoring."""
+def remember(speeds: Speeds, store: Store, wanted: Sequence[RunSettings], metrics: Iterable[tuple[str, ...]]) -> None:
+    """Take up what runs of the wanted sorts took on this same device, and their scoring by each of these metrics."""
     sorts, here = {sort_of(each) for each in wanted}, device_name()
     found: dict[Sort, list[tuple[RunSettings, Rates]]] = {}
     scored: list[Evaluation] = []
@@ -163,14 +159,18 @@ def remember(speeds: Speeds, store: Store, wanted: Sequence[RunSettings], metric
             sheets = list(folder.evaluations().values())
             rates = _rates_of(folder, sheets)
             found.setdefault(sort_of(settings), []).extend([(settings, rates)] if rates else [])
-            scored += [sheet for sheet in sheets if set(metrics) == set(sheet.scores)]
+            scored += sheets
     for sort, runs in found.items():
         if runs:
             train_s, call_s = (median(getattr(r, name) for _, r in runs) for name in ("s_per_image", "s_per_call"))
             speeds.known[sort] = runs[0][0], Rates(train_s, call_s)
-    if scored:
-        counts = sorted({sheet.samples for sheet in scored})
-        speeds.scoring = {n: median(sheet.scoring_s for sheet in scored if sheet.samples == n) for n in counts}
+    for each in metrics:
+        took: dict[int, list[float]] = {}
+        for sheet in scored:
+            if set(sheet.scores) == set(each):
+                took.setdefault(sheet.samples, []).append(sheet.scoring_s)
+        if took:
+            speeds.scoring[each] = {samples: median(seconds) for samples, seconds in took.items()}
 
 
 def _rates_of(folder: RunFolder, sheets: Sequence[Evaluation]) -> Rates | None:

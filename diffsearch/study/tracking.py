@@ -99,7 +99,8 @@ class View:
         _guard(self.uri, lambda: self._update(self._folder.run(asked), len(asked.points) > 1, whole=True))
 
     def _tell(self, asked: Asked, ended: bool) -> None:
-        run, where = self._folder.run(asked), (asked.stage, asked.run_key)
+        run = self._folder.run(asked)
+        where = run.stage, run.key
         if not ended and self._states.pop(where, ""):
             self._client.update_run(self._children[where].run_id, "RUNNING")
         self._update(run, len(asked.points) > 1, whole=ended and run.outcome.state != State.RUNNING)
@@ -130,8 +131,8 @@ class View:
         info = self._children.get(where) or self._create(run)
         told, metrics = self._told.setdefault(where, set()), []
         new = {("epoch", str(record.epoch)): (epoch_metrics(as_json(record)), record.epoch) for record in run.epochs}
-        for each in run.evaluations:
-            for name, value in evaluation_metrics(each, several).items():
+        for each in run.all_evaluations:
+            for name, value in evaluation_metrics(each, several, each in run.screened).items():
                 new[each.key, name] = {name: value}, each.epoch
         for what, (values, epoch) in new.items():
             metrics += [] if what in told else _metrics(values, epoch)
@@ -167,7 +168,7 @@ class View:
             (folder / RUN_FILE).write_text(json.dumps(run.to_json()))
             (folder / "settings.yaml").write_text(yaml.safe_dump(run.settings.to_json(), sort_keys=False))
             (folder / "samples").mkdir()
-            for evaluation in run.evaluations:
+            for evaluation in run.all_evaluations:
                 picture = self._folder.store.run(run.key).picture(evaluation.key)
                 if picture.exists():
                     shutil.copy(picture, folder / "samples" / picture.name)
@@ -259,11 +260,11 @@ def epoch_metrics(record: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(record[name]) for name in told if record.get(name) is not None}
 
 
-def evaluation_metrics(evaluation: Evaluation, several: bool) -> dict[str, float]:
-    """An evaluation's scores; the sampling point stands in the name where the run has several."""
+def evaluation_metrics(evaluation: Evaluation, several: bool, screened: bool = False) -> dict[str, float]:
+    """An evaluation's scores; the sampling point stands in the name where the run has several, and a screen's word."""
     where = "".join(c if c.isalnum() or c in "-_. " else " " for c in str(evaluation.sampling))
-    suffix = f"/{where}" if several else ""
-    return {f"{name}{suffix}": score.value for name, score in evaluation.scores.items()}
+    suffix, prefix = f"/{where}" if several else "", "screen/" if screened else ""
+    return {f"{prefix}{name}{suffix}": score.value for name, score in evaluation.scores.items()}
 
 
 def _end_tags(run: RunHistory) -> dict[str, str]:

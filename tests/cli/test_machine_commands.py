@@ -151,6 +151,15 @@ def test_gc_keeps_the_last_checkpoint_alone_where_the_study_says_so(cli: Cli, at
     assert kept == ["epoch-00002.safetensors"] * 2
 
 
+def test_gc_leaves_checkpoints_that_a_screen_may_yet_let_pass(cli: Cli, at: Path):
+    """All runs of the search have ended; which of their milestones are scored in full isn't known from that."""
+    header = at / ".diffsearch" / "studies" / "two" / "study.json"
+    plain = json.loads(header.read_bytes())
+    screen = {"objective": "kd-digits", "direction": "min", "samples": 60}
+    header.write_text(json.dumps({**plain, "text": plain["text"] + "keep: last\n", "screen": screen}))
+    assert "checkpoint of epoch" not in cli("gc", "--dry-run").stdout
+
+
 def test_gc_touches_no_run_that_is_being_worked_on(cli: Cli, at: Path):
     runs = at / ".diffsearch/runs"
     first = min(runs.iterdir())

@@ -26,7 +26,7 @@ def test_json_is_one_object_a_line_from_the_beginning_to_the_summary(finished: P
     assert [names.count(each) for each in ("run", "ended", "epoch", "evaluation")] == [2, 2, 4, 4]
     summary = said[-1]
     winner = summary["winner"]
-    assert isinstance(winner, dict) and winner["seeds"] == 1 and winner["standard_error"] is None
+    assert isinstance(winner, dict) and winner["seeds"] == 1 and winner["interval_95"] is None
     assert summary["report"] == "reports/two/report.md" and (finished / "reports/two/report.md").is_file()
     scores = [e["scores"]["fd-digits"]["value"] for e in said if e["event"] == "evaluation"]  # type: ignore[index]
     assert min(scores) == winner["score"]

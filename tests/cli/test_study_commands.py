@@ -30,6 +30,32 @@ def test_plan_counts_what_is_asked_what_the_store_has_and_what_is_left(cli: Cli,
     assert epochs[:3] == ["epochs", "14", "8"], "1 + 2 + 4 alone, 4 along one run, twice"
 
 
+def test_plan_says_where_a_sweep_is_scored_and_what_each_choice_costs(cli: Cli, at: Path):
+    """2 runs, 2 milestones, T = 2, 70 images: 280 calls a milestone for both points, 140 for the first alone."""
+    sweep = ("--set", "sampling.ema=[0,100]", "--no-calibrate")
+    finals = ("--set", "search.finalists={top: 1, repeats: 2}")
+    text = " ".join(cli("plan", "study.yaml", *sweep, *finals, "--set", "sampling.at=auto").stdout.split())
+    assert (
+        "scored at every milestone (auto: a run's training is worth 1.2 k network calls, its sweep milestones 280"
+        in text
+    )
+    assert "calls of all sampling: milestones 1.7 k, last 1.4 k, finalists 1.1 k" in text
+    told = json.loads(cli("plan", "study.yaml", *sweep, *finals, "--set", "sampling.at=last", "--json").stdout)
+    assert (told["sweep"]["asked"], told["sweep"]["at"]) == ("last", "last")
+    assert told["calls"] == {"milestones": 2 * 560 + 2 * 280, "last": 2 * 420 + 2 * 280, "finalists": 2 * 280 + 2 * 280}
+    assert told["prefixes"]["samples"] == 2 * 3 * 70 + 2 * 2 * 70
+
+
+def test_plan_says_what_a_screen_and_its_full_scores_cost(cli: Cli, at: Path):
+    screen = ("--set", "evaluation.screen={objective: kd-digits, samples: 60, keep: 0.25}", "--no-calibrate")
+    text = " ".join(cli("plan", "study.yaml", *screen).stdout.split())
+    assert "kd-digits on 60 samples in the search (240 in all)" in text
+    assert "the best 25 % then in full, without training: 1 evaluation, 70 samples" in text
+    told = json.loads(cli("plan", "study.yaml", *screen, "--json").stdout)
+    assert (told["screen_samples"], told["full"]) == (240, {"epochs": 0, "samples": 70})
+    assert told["stopped"]["samples"] == 240 + 70 and told["sweep"] is None
+
+
 def test_plan_measures_floor_and_speed(cli: Cli, at: Path):
     told = json.loads(cli("plan", "study.yaml", "--json", "--set", "training.epochs=[5]").stdout)
     assert told["bounds"]["floor"] < told["bounds"]["ceiling"]

@@ -14,7 +14,7 @@ import torchvision
 from PIL import Image
 
 from diffsearch import registry
-from diffsearch.data import datasets, folders
+from diffsearch.data import datasets, folders, idx
 from diffsearch.data.catalogue import available, check, fetch
 from diffsearch.data.datasets import ImageData, load, split
 from diffsearch.errors import DataError, DiffsearchError
@@ -125,6 +125,23 @@ def test_gzipped_files_in_a_plain_folder_are_read_alike(tiny_mnist: Path, tmp_pa
     for name in ("mnist", "fashion-mnist"):
         data = load(Choice.of(name, root=str(packed)), tmp_path / "cache")
         assert (data.content, data.test_content) == (plain.content, plain.test_content)
+
+
+def test_clothes_are_read_where_debian_puts_them(
+    tiny_mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gzipped, side by side; what was downloaded goes first."""
+    debian, cache = tmp_path / "debian", tmp_path / "cache"
+    debian.mkdir()
+    for path in (tiny_mnist / "MNIST" / "raw").iterdir():
+        (debian / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+    assert idx._SYSTEM["fashion-mnist"] == Path("/usr/share/datasets/fashion-mnist")
+    monkeypatch.setitem(idx._SYSTEM, "fashion-mnist", debian)
+    assert load(Choice("fashion-mnist"), cache).classes[9] == "Ankle boot"
+    where = {row.name: row.where for row in available(cache)}
+    assert where["fashion-mnist"] == str(debian) and where["mnist"] == "diffsearch data fetch mnist"
+    shutil.copytree(tiny_mnist / "MNIST", cache / "downloads" / "FashionMNIST")
+    assert {row.name: row.where for row in available(cache)}["fashion-mnist"].startswith(str(cache))
 
 
 def test_absent_mnist_says_where_it_was_looked_for_and_how_to_get_it(tmp_path: Path) -> None:
@@ -241,6 +258,13 @@ def test_a_class_of_the_test_images_alone_is_named(pictures: Path, tmp_path: Pat
     shutil.copytree(tmp_path / "set" / "train" / "class0", tmp_path / "set" / "test" / "strange")
     with pytest.raises(DataError, match="class 'strange' has no training images"):
         load(Choice.of("folder", path=str(tmp_path / "set")), tmp_path / "cache")
+
+
+def test_what_programs_hide_beside_the_images_is_no_class(pictures: Path, tmp_path: Path) -> None:
+    shutil.copytree(pictures / "class0", pictures / ".thumbnails" / "large")
+    shutil.copy(pictures / "class0" / "0.png", pictures / "class0" / "._0.png")
+    data = load(Choice.of("folder", path=str(pictures), test_fraction=0.0), tmp_path / "cache")
+    assert len(data.train) == 12 and data.classes == tuple(f"class{number}" for number in range(6))
 
 
 def test_grey_and_colour_together_need_a_mode(pictures: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torchvision.datasets import celeba, cifar, flowers102, stl10
 from diffsearch import registry
 from diffsearch.data import vision
 from diffsearch.data.catalogue import available, fetch
-from diffsearch.data.datasets import load
+from diffsearch.data.datasets import ImageData, load
 from diffsearch.errors import DataError
 from diffsearch.space.settings import Choice
 
@@ -23,7 +23,7 @@ from diffsearch.space.settings import Choice
 def picture(seed: int, width: int, height: int) -> Image.Image:
     """One of a kind, and smooth enough for jpeg."""
     rows, columns = np.mgrid[0:height, 0:width] / max(width, height)
-    return Image.fromarray((255 * np.stack([rows, columns, (rows + seed / 7) % 1], axis=2)).astype(np.uint8))
+    return Image.fromarray((255 * np.stack([rows, columns, (rows + seed / 11) % 1], axis=2)).astype(np.uint8))
 
 
 def write_cifar10(root: Path) -> None:
@@ -143,6 +143,37 @@ def test_a_size_crops_and_scales_and_a_subset_is_spread_out(tree: Callable[[str]
     assert abs(int(whole.train[0, 1, 8, 0]) - 255 * 17 / 90) < 12 and whole.train[0, 0, 0, 8] < 12
 
 
+@pytest.mark.parametrize("name", ["flowers102", "celeba"])
+def test_a_file_that_is_cut_short_is_named(name: str, tree: Callable[[str], Path], tmp_path: Path) -> None:
+    broken = sorted(tree(name).rglob("*.jpg"))[1]
+    broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
+    with pytest.raises(DataError, match=rf"{name}: .*{broken.name} of \w+ is not readable: .*[Tt]runcated"):
+        load(Choice.of(name, root=str(tmp_path / "files")), tmp_path / "cache")
+    assert not [path for path in (tmp_path / "cache" / "data").iterdir() if path.is_dir()]
+
+
+def test_all_images_can_be_split_anew_by_a_share(tree: Callable[[str], Path], tmp_path: Path) -> None:
+    """As a report did that kept 20 % of all flowers: every image is on one side, and the same at each call."""
+    root = str(tree("flowers102"))
+
+    def labelled(data: ImageData) -> dict[bytes, int]:
+        parts = [(data.train, data.train_labels), (data.test, data.test_labels)]
+        return {i.tobytes(): int(k) for images, of in parts for i, k in zip(images, of, strict=True)}  # type: ignore[arg-type]
+
+    def rows(images: np.ndarray) -> set[bytes]:
+        return {image.tobytes() for image in images}
+
+    own = load(Choice.of("flowers102", root=root, size=16), tmp_path / "cache")
+    anew = load(Choice.of("flowers102", root=root, size=16, test_fraction=0.25), tmp_path / "cache")
+    assert anew.test is not None and anew.test_labels is not None and (len(anew.train), len(anew.test)) == (6, 2)
+    assert labelled(anew) == labelled(own) and len(labelled(anew)) == 8 and anew.classes == own.classes
+    assert own.test is not None and rows(anew.test) != rows(own.test)
+    again = load(Choice.of("flowers102", root=root, size=16, test_fraction=0.25), tmp_path / "other")
+    assert (again.content, again.test_content) == (anew.content, anew.test_content)
+    whole = load(Choice.of("flowers102", root=root, size=16, test_fraction=0.0, images=4), tmp_path / "cache")
+    assert whole.test is None and len(rows(whole.train)) == 4
+
+
 def test_mistakes_are_named(tree: Callable[[str], Path], tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"(?s)stl10 is not on this machine.+diffsearch data fetch stl10"):
         load(Choice("stl10"), tmp_path / "cache")
@@ -151,8 +182,10 @@ def test_mistakes_are_named(tree: Callable[[str], Path], tmp_path: Path) -> None
         with pytest.raises(DataError, match=message):
             load(Choice.of("oxford-pets", root=str(root), **options), tmp_path / "cache")
     (root / "oxford-iiit-pet" / "images" / "beagle_2.jpg").write_bytes(b"no image")
-    with pytest.raises(DataError, match="image 1 of OxfordIIITPet is not readable"):
+    with pytest.raises(DataError, match=r"images/beagle_2\.jpg of OxfordIIITPet is not readable"):
         load(Choice.of("oxford-pets", root=str(root)), tmp_path / "cache")
+    with pytest.raises(DataError, match="oxford-pets: test_fraction: 1 is not within 0 and 1"):
+        load(Choice.of("oxford-pets", root=str(root), test_fraction=1.0), tmp_path / "cache")
     (root / "oxford-iiit-pet" / "annotations" / "test.txt").unlink()
     with pytest.raises(DataError, match="are not whole"):
         load(Choice.of("oxford-pets", root=str(root)), tmp_path / "cache")

@@ -44,7 +44,7 @@ def grey(value: float) -> int:
 
 @pytest.mark.parametrize(
     ("name", "steps", "calls"),
-    [("ancestral", None, 4), ("ddim", 2, 2), ("heun", None, 2)],  # heun: 4 → 2 → 0, once at either end
+    [("ancestral", None, 4), ("ddim", 2, 2), ("heun", None, 4)],  # heun: 4 → 3 → 2 → 0, twice in between
 )
 def test_the_images_are_those_of_sample_and_their_calls_are_counted(
     networks: Networks, name: str, steps: int | None, calls: int

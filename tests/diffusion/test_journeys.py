@@ -22,9 +22,10 @@ from diffsearch.diffusion.journeys import (
     trajectory,
 )
 from diffsearch.diffusion.sampling import starting_noise
-from diffsearch.diffusion.targets import DIRECT_MEAN, TARGETS
+from diffsearch.diffusion.targets import TARGETS
 from diffsearch.errors import DiffsearchError
 from diffsearch.registry import sampler
+from diffsearch.space.axes import DIRECT_MEANS
 from diffsearch.space.settings import Choice
 
 from .gaussian import MEAN, SHAPE, STD, exact_denoiser, exact_x0
@@ -34,7 +35,7 @@ PAIRS = [
     (name, predicts)
     for name in sampler.names()
     for predicts in TARGETS
-    if predicts not in DIRECT_MEAN or sampler.member(name).traits["direct_mean"]
+    if predicts not in DIRECT_MEANS or sampler.member(name).traits["direct_mean"]
 ]
 
 
@@ -52,7 +53,7 @@ def test_a_trajectory_goes_from_the_latent_to_the_sample(name: str, predicts: st
     assert torch.equal(found.x_t[0], noise) and torch.equal(found.images, images)
     assert found.ts[0] == schedule.first_step and found.ts[-1] == 0 and found.x_t.shape == (len(found.ts), 3, *SHAPE)
     assert list(found.ts) == sorted(set(found.ts), reverse=True)
-    if predicts in DIRECT_MEAN:
+    if predicts in DIRECT_MEANS:
         assert found.x_0 is None
         return
     slope, offset = exact_x0(schedule)

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from diffsearch.diffusion import Schedule, sample, timesteps
-from diffsearch.diffusion.targets import DIRECT_MEAN, TARGETS
+from diffsearch.diffusion.targets import TARGETS
 from diffsearch.errors import DiffsearchError
 from diffsearch.registry import noise_process, sampler
+from diffsearch.space.axes import DIRECT_MEANS
 from diffsearch.space.settings import Choice
 
 from .gaussian import MEAN, SHAPE, STD, exact_denoiser, exact_x0
@@ -24,7 +25,7 @@ PAIRS = [
     (name, predicts)
     for name in sampler.names()
     for predicts in TARGETS
-    if predicts not in DIRECT_MEAN or sampler.member(name).traits["direct_mean"]
+    if predicts not in DIRECT_MEANS or sampler.member(name).traits["direct_mean"]
 ]
 IMAGES = 1500  # of 16 pixels: 24,000 values; five standard errors are 0.023 of a mean and 0.032 of a variance of 0.49
 FIVE_ERRORS_MEAN, FIVE_ERRORS_VARIANCE = 5 / math.sqrt(16 * IMAGES), 5 * math.sqrt(2 / (16 * IMAGES))
@@ -47,9 +48,17 @@ def dpm_solver(ab: Any, slope: Any, offset: Any, schedule: Schedule, steps: int 
 
 
 def heun(ab: Any, slope: Any, offset: Any, schedule: Schedule, steps: int | None, x: float) -> float:
-    """Karras et al. 2022, algorithm 1, on one pixel: two network calls a step and one at the last."""
+    """Karras et al. 2022, algorithm 1, on one pixel, in as many steps as the calls allow.
+
+    A step takes two network calls, but one at the last and at one that begins in pure noise.
+    """
+
+    def cost(path: tuple[int, ...]) -> int:
+        return sum(1 if s == 0 or ab[t] == 0 else 2 for t, s in pairwise((*path, 0)))
+
     calls = len(timesteps(schedule, steps))
-    for t, s in pairwise((*timesteps(schedule, (calls + 1) // 2), 0)):
+    paths = [timesteps(schedule, count) for count in range(1, calls + 1)]
+    for t, s in pairwise((*max((path for path in paths if cost(path) <= calls), key=len), 0)):
         noise = (x - math.sqrt(ab[t]) * (slope[t] * x + offset[t])) / math.sqrt(1 - ab[t])
         euler = math.sqrt(ab[s]) * (slope[t] * x + offset[t]) + math.sqrt(1 - ab[s]) * noise
         if s > 0 and ab[t] > 0:

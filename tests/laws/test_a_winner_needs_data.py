@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import dataclasses
 
-from diffsearch.report.ranks import winner
+import numpy as np
+import pytest
+from scipy import stats
+
+from diffsearch.report.ranks import configurations, winner
 from diffsearch.study.requests import FRESH_SEEDS
 
 FINALS = {
@@ -69,6 +73,33 @@ def test_the_best_points_become_finalists_best_first(laboratory):
     ranked = sorted((r for r in runs if r.stage == "search"), key=lambda r: r.evaluations[0].scores["fd-digits"].value)
     finals = [run.point for run in runs if run.stage == "finalist"]
     assert finals == [run.point for run in ranked[:2]]
+
+
+def test_the_scores_that_chose_a_finalist_never_count_in_its_interval(history):
+    """The winner's curse: whatever the search scored, what is claimed of a finalist is what its fresh seeds say."""
+    before = configurations(history)
+    assert all(run.stage == "finalist" for c in before for run in c.runs)
+    spoiled = [
+        dataclasses.replace(run, evaluations=tuple(_scored(sheet, 1e-6) for sheet in run.evaluations))
+        if run.stage == "search"
+        else run
+        for run in history.runs
+    ]
+    after = configurations(dataclasses.replace(history, runs=tuple(spoiled)))
+    assert [(c.scores, c.summary, c.p) for c in after] == [(c.scores, c.summary, c.p) for c in before]
+    finals = {run.key for run in history.runs if run.stage == "finalist"}
+    assert not finals & {run.key for run in history.runs if run.stage == "search"}, "no run is both"
+
+
+def _scored(sheet, value):
+    scores = {name: dataclasses.replace(score, value=value) for name, score in sheet.scores.items()}
+    return dataclasses.replace(sheet, scores=scores)
+
+
+def test_the_interval_is_students_over_the_fresh_seeds(history):
+    for c in configurations(history):
+        inside = stats.ttest_1samp(np.log(c.scores), 0).confidence_interval(0.95)
+        assert c.summary.interval == pytest.approx(tuple(np.exp([inside.low, inside.high])), rel=1e-9)
 
 
 def test_scores_of_different_sample_counts_are_never_mixed(history):

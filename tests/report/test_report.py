@@ -24,6 +24,7 @@ SECTIONS = [
     "## The winner",
     "## In pictures",
     "## What mattered",
+    "## What sampling gave",
     "## How it went",
     "## The finalists",
     "## All evaluations",
@@ -74,7 +75,7 @@ def test_the_evaluations_show_each_score_with_its_spread(whole):
     history, _, _, path = whole
     section = path.read_text().partition("## All evaluations")[2].partition("\n## ")[0]
     scores = [sheet.scores["kd-digits"] for run in history.runs for sheet in run.evaluations if len(sheet.scores) == 2]
-    assert "± is the standard deviation over subsets" in section
+    assert "± is within one evaluation's images, not over seeds: the standard deviation over subsets" in section
     for score in scores:
         assert f"{plus_minus(score.value, score.spread)} |" in section
     fd = re.findall(r"EMA \S+ +\| +([\d.,]+) \|", section)

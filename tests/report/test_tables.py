@@ -14,9 +14,10 @@ from scipy import stats
 from diffsearch.records import Outcome, Score, State
 from diffsearch.report import tables
 from diffsearch.report.blocks import cell, code, table
+from diffsearch.report.claims import won_sentence
 from diffsearch.report.importance import LEAST_RUNS, importances
 from diffsearch.report.ledger import ALONE, FAILED, NEW, OPEN, REUSED, SHARED, STOPPED, TOTAL
-from diffsearch.report.phrases import axis_sentence, duration, estimate, number, won_sentence
+from diffsearch.report.phrases import axis_sentence, duration, estimate, number, plus_minus, two_digits
 from diffsearch.report.style import colours, spread
 from diffsearch.scoring.statistics import Summary
 
@@ -101,15 +102,16 @@ def test_finalists_are_means_over_seeds_at_their_best_sampling_point(history):
         means = {}
         for ema in (0, 2000, 8000):
             values = [s.scores["fd-digits"].value for run in own for s in run.evaluations if s.sampling.ema == ema]
-            means[ema] = (np.mean(values), stats.sem(values))
+            inside = stats.ttest_1samp(np.log(values), 0).confidence_interval(0.95)
+            means[ema] = (stats.gmean(values), np.exp(inside.low), np.exp(inside.high))
         assert c.sampling.ema == min(means, key=lambda ema: means[ema][0])
-        assert (c.summary.mean, c.summary.se) == pytest.approx(means[c.sampling.ema], rel=1e-12)
+        assert (c.summary.mean, *c.summary.interval) == pytest.approx(means[c.sampling.ema], rel=1e-9)
     assert found[0].scores[found[0].typical] == np.median(found[0].scores)
 
 
 def test_without_finals_one_run_wins_and_nothing_is_claimed(make):
     found = tables.winner(make(finalists=False))
-    assert found.configuration is None and found.summary.se is None and not found.apart
+    assert found.configuration is None and found.summary.interval is None and not found.apart
     assert "nothing is claimed" in won_sentence(make(finalists=False))
 
 
@@ -127,8 +129,11 @@ def test_an_axis_table_counts_only_what_reached_the_last_milestone(history):
         own = [run for run in search if run.point["training.loss"] == value]
         last = [s.scores["fd-digits"].value for run in own if run.outcome.ok for s in run.evaluations if s.epoch == 9]
         assert row["runs"] == len(own) and row["n"] == len(last)
-        assert not last or row["mean"] == pytest.approx(np.mean(last), rel=1e-12)
-        assert len(last) < 2 or row["se"] == pytest.approx(stats.sem(last), rel=1e-12)
+        assert not last or row["mean"] == pytest.approx(stats.gmean(last), rel=1e-12)
+        assert sorted(row["scores"].values()) == sorted(last)
+        if len(last) > 1:
+            inside = stats.ttest_1samp(np.log(last), 0).confidence_interval(0.95)
+            assert (row["low"], row["high"]) == pytest.approx(np.exp([inside.low, inside.high]), rel=1e-9)
 
 
 def test_the_epochs_axis_is_over_the_same_runs(history):
@@ -142,15 +147,84 @@ def test_a_continuous_axis_is_cut_into_ranges(history):
     assert len(found) == 3 and all(" to " in value for value in found["value"]) and found["runs"].sum() == 20
 
 
-def test_a_sentence_claims_no_more_than_the_intervals(history):
-    head = ["value", "runs", "best", "mean", "se", "n", "first_mean", "first_se", "first_n"]
-    rows = [("a", 3, 4.9, 5.0, 0.4, 3, 60.0, 1.0, 3), ("b", 3, 5.2, 5.5, 0.3, 3, 61.0, 1.0, 3)]
-    tie = axis_sentence(history, pd.DataFrame(rows, columns=head), "x")
-    assert "not told apart" in tie and "within one standard error of b" in tie
-    apart = axis_sentence(history, pd.DataFrame([rows[0], ("b", 3, 8.0, 8.5, 0.3, 3, 61.0, 1.0, 3)], columns=head), "x")
+def axis_rows(**scores):
+    """The rows of an axis table that its sentence reads: value → scores at the last milestone and at the first."""
+    rows = [
+        (value, {f"run{i}": score for i, score in enumerate(last)}, {f"run{i}": score for i, score in enumerate(first)})
+        for value, (last, first) in scores.items()
+    ]
+    return pd.DataFrame(rows, columns=["value", "scores", "first_scores"])
+
+
+def test_a_sentence_claims_no_more_than_the_tests(history):
+    early = [60.0, 61.0, 62.0]
+    tie = axis_sentence(history, axis_rows(a=([4.6, 5.0, 5.4], early), b=([5.2, 5.5, 5.8], early)), "x")
+    assert "a has the best mean" in tie and "not told apart from b" in tie
+    apart = axis_sentence(history, axis_rows(a=([4.6, 5.0, 5.4], early), b=([8.2, 8.5, 8.8], early)), "x")
     assert "told apart from b" in apart and "not told apart" not in apart
-    lone = [("a", 1, 4.9, 5.0, None, 1, 60.0, None, 1), ("b", 1, 9.0, 9.0, None, 1, 61.0, None, 1)]
-    assert axis_sentence(history, pd.DataFrame(lone, columns=head), "x").endswith("Nothing is claimed.")
+    lone = axis_sentence(history, axis_rows(a=([5.0], [60.0]), b=([9.0], [61.0])), "x")
+    assert lone.endswith("Nothing is claimed.")
+    stopped = axis_sentence(history, axis_rows(a=([5.0], early), b=([9.0], [90.0, 91.0, 92.0])), "x")
+    assert "Too few runs reached epoch 9" in stopped and "At epoch 1, a has the best mean" in stopped
+
+
+def test_more_values_need_more_to_be_told_apart(history):
+    """The same two sets of scores: told apart by themselves, not among seven."""
+    early = [60.0, 61.0]
+    rows = {"a": ([4.6, 5.0, 5.4], early), "b": ([5.9, 6.3, 6.9], early)}
+    between = {f"v{i}": ([4.0 + i / 10, 6.0, 7.0], early) for i in range(5)}
+    assert "told apart from b." in axis_sentence(history, axis_rows(**rows), "x")
+    assert "not told apart" in axis_sentence(history, axis_rows(**rows, **between), "x")
+
+
+def test_sampling_points_are_compared_run_by_run(history):
+    early = [60.0, 61.0, 62.0]
+    rows = axis_rows(a=([30.0, 40.0, 55.0], early), b=([31.5, 42.1, 57.9], early))
+    assert "not told apart" in axis_sentence(history, rows, "x")
+    paired = axis_sentence(history, rows, "sampling")
+    assert "compared run by run), told apart from b." in paired
+    shared = axis_rows(a=([30.0, 40.0, 55.0], early), b=([31.5, 42.1], early))
+    assert "n 2, compared" in axis_sentence(history, shared, "sampling"), "the runs that have both"
+
+
+def test_the_sampling_sweep_is_compared_seed_by_seed(history):
+    found = tables.finalist_sampling(history)
+    assert list(found["place"]) == [1, 1, 1, 2, 2, 2]
+    for place, c in enumerate(tables.configurations(history), 1):
+        rows = found[found["place"] == place]
+        own = rows[rows["sampling"] == str(c.sampling)].iloc[0]
+        assert own.name == rows.index[0] and own["mean"] == pytest.approx(c.summary.mean) and pd.isna(own["against"])
+        for _, row in rows.iloc[1:].iterrows():
+            sheets = [s for run in c.runs for s in run.evaluations if str(s.sampling) == row["sampling"]]
+            gaps = np.log([s.scores["fd-digits"].value for s in sheets]) - np.log(c.scores)
+            inside = stats.ttest_1samp(gaps, 0).confidence_interval(0.95)
+            expected = np.exp([gaps.mean(), inside.low, inside.high])
+            assert [row["against"], row["against_low"], row["against_high"]] == pytest.approx(expected, rel=1e-9)
+            assert row["narrower"] > 0 and row["p"] >= stats.ttest_1samp(gaps, 0).pvalue * (1 - 1e-9)
+
+
+def test_winner_ties_and_losers_are_named_by_their_corrected_p(make):
+    history = make()
+    scale = {run.key: 1.0 for run in history.runs}
+    first, second = tables.configurations(history)
+    assert {first.standing, second.standing} <= {"winner", "tie", "loser"} and first.p is None
+    for factor, expected in ((1.0, ("tie", "tie")), (5.0, ("winner", "loser"))):
+        # the second's scores as those of the first, times a factor
+        scale = factor * stats.gmean(first.scores) / stats.gmean(second.scores)
+        changed = [
+            dataclasses.replace(
+                run,
+                evaluations=tuple(with_score(s, scale * s.scores["fd-digits"].value) for s in run.evaluations),
+            )
+            if run.key in {r.key for r in second.runs}
+            else run
+            for run in history.runs
+        ]
+        found = tables.configurations(dataclasses.replace(history, runs=tuple(changed)))
+        assert tuple(c.standing for c in found) == expected
+        assert (found[1].p < 0.05) == (factor == 5.0)
+        said = won_sentence(dataclasses.replace(history, runs=tuple(changed)))
+        assert ("Told apart from the second" in said) == (factor == 5.0) and ("a tie" in said) == (factor == 1.0)
 
 
 def test_the_ledger_adds_up(history):
@@ -189,7 +263,7 @@ def test_importances_find_what_matters_and_refuse_too_few(make):
 
 
 @pytest.mark.parametrize(
-    ("mean", "se", "text"),
+    ("value", "spread", "text"),
     [
         (5.8912, 0.3123, "5.9 ± 0.3"),
         (5.8912, 0.1499, "5.89 ± 0.15"),
@@ -202,8 +276,34 @@ def test_importances_find_what_matters_and_refuse_too_few(make):
         (9.99, 0.96, "10.0 ± 1.0"),
     ],
 )
-def test_no_more_digits_than_the_uncertainty_supports(mean, se, text):
-    assert estimate(Summary(mean, se, 3 if se is not None else 1)) == text
+def test_no_more_digits_than_the_spread_supports(value, spread, text):
+    assert plus_minus(value, spread) == text
+
+
+@pytest.mark.parametrize(
+    ("mean", "interval", "text"),
+    [
+        (33.5912, (30.2844, 37.2623), "33.6 [30.3, 37.3]"),
+        (38.3, (27.4, 53.5), "38 [27, 54]"),
+        (35.2, (3.9, 311.7), "35 [4, 312]"),
+        (712.4, (381.0, 1332.0), "710 [380, 1,330]"),
+        (0.8373, (0.7942, 0.8804), "0.837 [0.794, 0.880]"),
+        (0.9996, (0.99, 1.0096), "0.9996 [0.9900, 1.0096]"),
+        (1.2345e-7, (1.1e-7, 1.4e-7), "1.23e-07 [1.10e-07, 1.40e-07]"),
+        (5.0, (5.0, 5.0), "5.00 [5.00, 5.00]"),
+        (-0.01, (-0.05, 0.03), "-0.010 [-0.050, 0.030]"),
+        (5.8912, None, "5.89"),
+    ],
+)
+def test_no_more_digits_than_the_interval_supports(mean, interval, text):
+    assert estimate(Summary(mean, 1 if interval is None else 3, interval)) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1.284, "1.3"), (0.0839, "0.084"), (1234.0, "1,200"), (None, "–"), (0.0, "0")]
+)
+def test_an_estimated_bias_has_two_digits(value, text):
+    assert two_digits(value) == text
 
 
 @pytest.mark.parametrize(

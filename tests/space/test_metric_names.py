@@ -6,7 +6,7 @@ import pytest
 
 from diffsearch import registry
 from diffsearch.errors import DiffsearchError
-from diffsearch.space.metric_names import MetricName, against_train, find, known_metrics, parse
+from diffsearch.space.metric_names import MetricName, against_train, find, known_metrics, parse, scale_of
 
 
 @pytest.fixture
@@ -19,6 +19,7 @@ def plain_extractor() -> str:
 def test_every_known_name_is_parsed_to_itself() -> None:
     names = [str(name) for name in known_metrics()]
     assert {"fid", "kid", "is", "fd-digits", "is-digits", "fd-digits-train", "fid-train"} <= set(names)
+    assert {"fid-infinity", "fid-infinity-train", "fd-infinity-digits", "fd-infinity-digits-train"} <= set(names)
     assert len(names) == len(set(names))
     for name in known_metrics():
         assert parse(str(name)) == name
@@ -29,8 +30,15 @@ def test_names_are_taken_apart() -> None:
     assert parse("kd-digits-train") == MetricName("kd", "digits", "train")
     assert str(parse("fid").against("train")) == "fid-train"
     assert parse("fid").direction == "min" and parse("fid").minimum_samples == 2049
-    assert parse("fd-digits").minimum_samples == 65
+    assert parse("fid-infinity") == MetricName("fd-infinity", "inception", "test")
+    assert parse("fd-digits").minimum_samples == 65 and parse("fd-infinity-digits").minimum_samples == 384
     assert parse("fid").fits((3, 64, 64)) and not parse("fd-digits").fits((3, 64, 64))
+
+
+def test_distances_that_are_positive_are_compared_on_the_log_scale() -> None:
+    scales = {name: scale_of(name) for name in ("fid", "fd-digits-train", "fd-infinity-digits", "kd-digits", "is")}
+    assert scales == dict.fromkeys(scales, "linear") | {"fid": "log", "fd-digits-train": "log"}
+    assert scale_of("a-metric-of-a-file-that-isnt-loaded") == "linear"
 
 
 def test_what_needs_no_reference_has_one_name_only() -> None:
@@ -48,7 +56,9 @@ def test_logits_are_read_from_classifiers_alone(plain_extractor: str) -> None:
         parse("is-plain")
 
 
-@pytest.mark.parametrize("name", ["fd-digit", "fidd", "digits", "fd-inception", "is-inception", "fd-digits-val", ""])
+@pytest.mark.parametrize(
+    "name", ["fd-digit", "fidd", "digits", "fd-inception", "fd-infinity-inception", "is-inception", "fd-digits-val", ""]
+)
 def test_unknown_names_are_answered_with_the_known(name: str) -> None:
     with pytest.raises(DiffsearchError, match=r"known: .*fd-digits, .*is, .*may end in -train\.$") as caught:
         parse(name)

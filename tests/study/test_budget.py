@@ -53,7 +53,9 @@ def open_study(laboratory, clock):
         hashes = space_hash(spec, data.content), asks_hash(spec, data.content)
         journal = SearchJournal(folder, "-".join(hashes), spec.axes, spec.fixed, spec.search.algorithm, spec.seed)
         ledger = Ledger.open(folder)
-        requests = Requests(spec, laboratory.store, data.content, ledger, "test", environment(), len(data.train))
+        requests = Requests(
+            spec, laboratory.store, data.content, ledger, "test", environment(), train_images=len(data.train)
+        )
         return Conductor(requests, journal, data.image_shape, clock)
 
     return open_

@@ -183,8 +183,35 @@ def test_a_later_session_compares_with_what_each_run_scored(laboratory, open_stu
     """A rule compares runs, and a point's repeats are runs of their own: also to a session that only reads of them."""
     changes = {"training.loss": ["x0-l2", "v-l2"], "repeats": 2}
     laboratory.run(changes)
-    scores: dict[int, dict[str, float]] = {1: {}, 2: {}}
+    curves: dict[str, dict[int, float]] = {}
     for run in laboratory.history().runs:
         for evaluation in run.evaluations:
-            scores[evaluation.epoch][run.key] = evaluation.scores["fd-digits"].value
-    assert open_study(changes)._rungs == scores and len(scores[2]) == 4
+            curves.setdefault(run.key, {})[evaluation.epoch] = evaluation.scores["fd-digits"].value
+    assert open_study(changes)._curves == curves and [len(curve) for curve in curves.values()] == [2] * 4
+
+
+def test_rungs_are_of_base_points_where_the_last_milestone_alone_has_the_sweep(laboratory, open_study):
+    """Also where the store has the sweep of an earlier milestone, and a point there that is better."""
+    changes = {"sampling.ema": [0, 100]}
+    laboratory.run(changes)
+    scores = {(1, 0): {}, (1, 100): {}, (2, 0): {}, (2, 100): {}}
+    for run in laboratory.history().runs:
+        for evaluation in run.evaluations:
+            value = evaluation.scores["fd-digits"].value
+            scores[evaluation.epoch, evaluation.sampling.ema][run.key] = value
+    laboratory.run({**changes, "sampling.at": "last"})
+    assert laboratory.scored == []
+    best = {key: min(scores[2, 0][key], scores[2, 100][key]) for key in scores[2, 0]}
+    expected = {key: {1: scores[1, 0][key], 2: best[key]} for key in best}
+    assert open_study({**changes, "sampling.at": "last"})._curves == expected
+    assert any(scores[1, 100][key] < scores[1, 0][key] for key in best), "the test needs other settings"
+
+
+def test_a_rule_that_reads_the_store_sees_the_curves_of_other_studies(laboratory, open_study):
+    """Of runs on the same images, scored alike: another loss counts, another sample count doesn't."""
+    laboratory.run({"name": "before", "training.loss": "x0-l2", "training.epochs": 1})
+    laboratory.run({"name": "otherwise", "training.loss": "v-l2", "training.epochs": 1, "evaluation.samples": 71})
+    rule = {"search.stopping": "curves", "training.batch_size": [20, 50]}
+    scored_alike = {run.key for run in laboratory.history("before").runs}
+    assert set(open_study({**rule, "name": "reads"})._stored) == scored_alike
+    assert open_study({**rule, "name": "reads_none", "search.stopping": "asha"})._stored == {}

@@ -13,7 +13,7 @@ from diffsearch.space.settings import Choice
 from diffsearch.study.forecast import IMPROVEMENT, Game, Leg, Limits, foretell, rule_of
 
 RUN = (Leg(1, 100, 10, 1.0), Leg(2, 200, 10, 2.0), Leg(6, 600, 10, 6.0))  # 9 s, to epochs 1, 3 and 9
-WHOLE = Game(lambda rng, number: RUN, lambda rng: Leg(9, 900, 100, 10.0), 2, Limits(runs=10), None, finals=0)
+WHOLE = Game(lambda rng, number: RUN, lambda rng: Leg(9, 900, 100, 10.0), 2, Limits(runs=10), None, 0, (1, 3, 9))
 
 
 def told(game, **options):

@@ -21,7 +21,7 @@ def test_a_study_may_rank_by_inception_score(laboratory: Laboratory) -> None:
     assert 1 <= bound.ceiling < 1.01 and 6 < bound.floor < 10, "real digits above noise"
     assert rows["is-digits"].between(1, bound.floor).all() and rows["is-digits_spread"].ge(0).all()
     assert tables.winner(history).sheet.scores["is-digits"].value == rows["is-digits"].max()
-    assert "± is the standard deviation" in all_evaluations(history, "all.csv")
+    assert "± is within one evaluation's images" in all_evaluations(history, "all.csv")
 
 
 def test_a_classifier_of_ones_own_scores_and_a_changed_one_scores_anew(laboratory: Laboratory, tmp_path: Path) -> None:

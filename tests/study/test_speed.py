@@ -11,10 +11,10 @@ import pytest
 
 from diffsearch.data.datasets import load as load_data
 from diffsearch.space.axes import grid, member_at, settings_at
-from diffsearch.space.settings import Choice, SamplingPoint
+from diffsearch.space.settings import Choice
 from diffsearch.store import Store
 from diffsearch.study import timing
-from diffsearch.study.speed import NOMINAL, Rates, Speeds, calls_of, fit, remember, sort_of
+from diffsearch.study.speed import NOMINAL, Rates, Speeds, fit, remember, sort_of
 
 CHANNELS = {"model.channels": [[4], [8], [16], [32]], "training.batch_size": [25, 100]}
 
@@ -60,17 +60,10 @@ def test_what_speed_depends_on(space):
     assert sort_of(alike) == sort_of(one) and len({sort_of(each) for each in space}) == len(space)
 
 
-@pytest.mark.parametrize(
-    ("steps", "guidance", "calls"), [(None, 0.0, 15), (4, 0.0, 4), (20, 0.0, 15), (4, 1.5, 8), (4, -1.0, 4)]
-)
-def test_calls_of_a_sampling_point(steps, guidance, calls):
-    assert calls_of(SamplingPoint(Choice.of("ddim"), steps, 0, guidance), 15) == calls
-
-
 def test_scoring_time_lies_on_lines_between_what_was_measured():
-    speeds = Speeds((1, 28, 28), 10, scoring={100: 1.0, 300: 2.0})
-    assert [speeds.scoring_s(n) for n in (50, 200, 300, 600)] == [1.0, 1.5, 2.0, 4.0]
-    assert Speeds((1, 28, 28), 10).scoring_s(50) == 0.0
+    speeds = Speeds((1, 28, 28), 10, scoring={("fd-digits",): {100: 1.0, 300: 2.0}})
+    assert [speeds.scoring_s(["fd-digits"], n) for n in (50, 200, 300, 600)] == [1.0, 1.5, 2.0, 4.0]
+    assert Speeds((1, 28, 28), 10).scoring_s(["fd-digits"], 50) == 0.0
 
 
 def test_the_store_is_asked_before_anything_is_timed(laboratory, monkeypatch):
@@ -80,14 +73,14 @@ def test_the_store_is_asked_before_anything_is_timed(laboratory, monkeypatch):
     [run] = laboratory.history().runs
     spec = laboratory.spec({**changes, "training.loss": "v-l2", "diffusion.steps": 3})
     speeds, settings = Speeds((1, 28, 28), 10), [settings_at(spec, {}, 7)]
-    remember(speeds, laboratory.store, settings, spec.evaluation.metrics)
+    remember(speeds, laboratory.store, settings, [spec.evaluation.metrics])
     [epoch], [sheet] = run.epochs, run.evaluations
     expected = Rates(epoch.wall_s / 200, sheet.sampling_s / sheet.network_calls)
-    assert speeds.rates(settings[0]) == expected and speeds.scoring_s(70) == sheet.scoring_s
+    assert speeds.rates(settings[0]) == expected and speeds.scoring_s(spec.evaluation.metrics, 70) == sheet.scoring_s
     assert speeds.spread(settings, 5) == []
     other = Speeds((1, 28, 28), 10)
     monkeypatch.setattr("diffsearch.study.speed.device_name", lambda: "another")
-    remember(other, laboratory.store, settings, spec.evaluation.metrics)
+    remember(other, laboratory.store, settings, [spec.evaluation.metrics])
     assert not other.known and not other.scoring, "of another machine"
 
 

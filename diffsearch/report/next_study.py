@@ -1,0 +1,210 @@
+"""What to try next: a study file ready to run, from the user's own text, each change with its reason as a comment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from diffsearch.errors import ConfigError
+from diffsearch.records import StudyHistory
+from diffsearch.report import phrases
+from diffsearch.report.blocks import code, lines
+from diffsearch.report.importance import Importances, importances
+from diffsearch.report.next_region import region
+from diffsearch.report.next_rules import Evidence, Finding, edges, fixed, milestones
+from diffsearch.report.ranks import point_key, rankable, winner
+from diffsearch.space.edit import Change, rewrite
+from diffsearch.space.lines import Problems, parse
+from diffsearch.space.load import loads
+from diffsearch.space.settings import Axis, Choice, Choices, Integers, LogUniform, StudySpec, to_plain
+
+MARK = "next:"
+LONGEST = 100  # letters of a study's name
+_SAID = "What the data doesn't decide stays as it was."
+
+
+@dataclass(frozen=True, slots=True)
+class NextStudy:
+    """A study file that follows from another's results."""
+
+    name: str
+    text: str  # "" where the data supports no change
+    changed: tuple[str, ...]  # dotted paths, the name not among them
+    words: str  # what a model of the scores makes of the space, and why there is no file if there is none
+
+
+def next_study(history: StudyHistory, spec: StudySpec | None = None, found: Importances | None = None) -> NextStudy:
+    """The study to run after this one.
+
+    The region where a forest expects improvement, axes that matter no longer fixed, an axis that matters and whose best
+    value is its outermost one step wider, and one more milestone where the winner still gets better. It loads, has
+    another name, and its space holds the winner, whose run is in the store.
+
+    Args:
+        spec: the study file as it was checked; by default it is read from the history's text.
+        found: the history's importances, where they are known.
+    """
+    name = _next_name(history.name)
+    try:
+        spec = spec or loads(history.text)
+    except ConfigError as error:
+        return NextStudy(name, "", (), f"The study's file can't be read here, so nothing is suggested: {_first(error)}")
+    won = winner(history)
+    if won is None or not history.milestones:
+        return NextStudy(name, "", (), "No run has a score that ranks, so nothing follows.")
+    known = Evidence(history, spec, won, found or importances(history))
+    inside = region(known)
+    findings = _together(known, list(inside.findings))
+    if _one_at_a_time(known) and len(known.spec.axes) > 1:
+        findings += list(_jointly(known))
+    head = Change("name", name, _opening(known))
+    changes = _possible(spec, head, [_change(spec, finding) for finding in findings])
+    if not changes:
+        few = f"{phrases.several(len(rankable(history)), 'run')} that rank"
+        return NextStudy(
+            name, "", (), f"{inside.words} The data ({few}) supports no other space: more runs of this one may."
+        )
+    text = rewrite(spec.text, [head, *changes], MARK)
+    return NextStudy(name, text, tuple(change.path for change in changes), f"{inside.words} {_SAID}")
+
+
+def what_to_try_next(history: StudyHistory, spec: StudySpec | None, importance: Importances) -> str:
+    """The report's section: the file, or in words why there is none."""
+    found = next_study(history, spec, importance)
+    if not found.text:
+        return lines("## What to try next", found.words)
+    how = (
+        f"Each change says why in the line above it. `diffsearch next {history.name} -o {found.name}.yaml` writes the "
+        f"file, `diffsearch run {found.name}.yaml` begins it. What the store has, as the winner's run, isn't run again."
+    )
+    return lines("## What to try next", found.words, how, code(found.text, "yaml"))
+
+
+def _together(known: Evidence, narrowed: list[Finding]) -> list[Finding]:
+    """One finding an axis: fixed if it matters no longer, else its region, and the step beyond an edge on top of it."""
+    done = {} if _one_at_a_time(known) else {finding.path: finding for finding in fixed(known)}
+    found = {finding.path: finding for finding in narrowed if finding.path not in done}
+    domains: dict[str, Any] = {axis.path: axis.domain for axis in (*known.spec.axes, *known.spec.sampling_axes)}
+    for edge in edges(known):
+        if edge.path in done:
+            continue
+        if edge.path in found:
+            inner = found[edge.path]
+            joined = _joined(domains[edge.path], inner.value, edge.value)
+            found[edge.path] = Finding(
+                edge.path, joined, f"{inner.why} {edge.why.partition(': ')[2].partition('. ')[0]}."
+            )
+        else:
+            found[edge.path] = edge
+    more = milestones(known)
+    return [*found.values(), *done.values(), *([more] if more else [])]
+
+
+def _joined(whole: Any, inner: Any, wider: Any) -> Any:
+    """The region with what the wider domain adds to the whole one."""
+    if isinstance(whole, Choices):
+        return Choices(tuple(v for v in wider.values if v in inner.values or v not in whole.values))
+    low = wider.low if wider.low < whole.low else inner.low
+    high = wider.high if wider.high > whole.high else inner.high
+    return type(whole)(low, high)
+
+
+def _one_at_a_time(known: Evidence) -> bool:
+    """Whether one axis was varied after the other, so that importances are those at one place."""
+    return known.spec.search.algorithm.name == "sequential"
+
+
+def _jointly(known: Evidence) -> Iterator[Finding]:
+    tried = len({point_key(run) for run in known.history.runs if run.stage == "search"})
+    why = (
+        "algorithm: sequential varied one axis at a time, so nothing is known of axes together and none is fixed; tpe "
+        "varies all at once."
+    )
+    yield Finding("search.algorithm", Choice.of("tpe"), why)
+    if known.spec.search.runs is None:
+        yield Finding("search.runs", tried, f"runs: as many points as the study tried, {tried:,}.")
+
+
+def _opening(known: Evidence) -> str:
+    history = known.history
+    best = phrases.number(known.won.summary.mean)
+    return (
+        f"what {history.name} suggests after {phrases.several(len(rankable(history)), 'run')} that rank, best "
+        f'{history.objective} {best}. Comments with "{MARK}" say what was changed and why; the others are its own.'
+    )
+
+
+def _possible(spec: StudySpec, head: Change, changes: Sequence[Change]) -> list[Change]:
+    """The changes with which the file loads: all, or those that can be added one by one."""
+    if _loads(spec, [head, *changes]):
+        return list(changes)
+    kept: list[Change] = []
+    for change in changes:
+        if _loads(spec, [head, *kept, change]):
+            kept.append(change)
+    return kept
+
+
+def _loads(spec: StudySpec, changes: Sequence[Change]) -> bool:
+    try:
+        loads(rewrite(spec.text, changes, MARK), beside=spec.source)
+    except ConfigError:
+        return False
+    return True
+
+
+def _change(spec: StudySpec, finding: Finding) -> Change:
+    """A finding in the words of a study file; values that the file has already are spelled as there."""
+    path, value = finding.path, finding.value
+    axis = next((each for each in (*spec.axes, *spec.sampling_axes) if each.path == path), None)
+    if axis is None:
+        return Change(path, value.name if isinstance(value, Choice) else to_plain(value), finding.why)
+    raw = _raw(spec.text, path)
+    own = raw.get("values") if isinstance(raw, dict) else raw
+    spelled = own if isinstance(axis.domain, Choices) and isinstance(own, list) else None
+    if isinstance(value, Choices) and len(value.values) == 1 and not axis.when:
+        value = value.values[0]
+    if isinstance(value, Choices):
+        return Change(path, [_plain(each, axis, spelled) for each in value.values], finding.why)
+    if isinstance(value, LogUniform | Integers) or hasattr(value, "low"):
+        word = {LogUniform: "log", Integers: "int"}.get(type(value), "uniform")
+        return Change(path, {word: [value.low, value.high]}, finding.why)
+    single = _plain(value, axis, spelled)
+    return Change(path, [single] if isinstance(raw, dict) and "values" in raw else single, finding.why)
+
+
+def _plain(value: Any, axis: Axis, spelled: list[Any] | None) -> Any:
+    """As YAML's types, and as the file has it where it does: `2k`."""
+    values = axis.domain.values if isinstance(axis.domain, Choices) else ()
+    if spelled is not None and len(spelled) == len(values) and value in values:
+        return spelled[values.index(value)]
+    if isinstance(value, Choice):
+        return (
+            {"name": value.name, **{key: to_plain(inner) for key, inner in value.options}}
+            if value.options
+            else value.name
+        )
+    return to_plain(value)
+
+
+def _raw(text: str, path: str) -> Any:
+    node = parse(text, Problems())
+    plain: Any = node.plain if node is not None else None
+    for part in path.split("."):
+        plain = plain.get(part) if isinstance(plain, dict) else None
+    return plain
+
+
+def _next_name(name: str) -> str:
+    """x → x-next → x-next2 → x-next3."""
+    match = re.fullmatch(r"(.*)-next(\d*)", name)
+    stem, count = (match[1], int(match[2] or 1) + 1) if match else (name, 1)
+    end = "-next" if count == 1 else f"-next{count}"
+    return stem[: LONGEST - len(end)] + end
+
+
+def _first(error: ConfigError) -> str:
+    problem = error.problems[0]
+    return f"{problem.path}: {problem.message}." if problem.path else f"{problem.message}."
