@@ -7,7 +7,7 @@ from diffsearch.report import claims, tables
 from diffsearch.report.axes import axis_names, show_value
 from diffsearch.report.blocks import Keep, lines, table
 from diffsearch.report.figures import finalists_strip
-from diffsearch.report.phrases import bounds_text, bracket, estimate, maybe, number, two_digits
+from diffsearch.report.phrases import bounds_text, bracket, change, estimate, maybe, number, two_digits
 from diffsearch.report.ranks import configurations
 from diffsearch.space.metric_names import scale_of
 
@@ -62,14 +62,14 @@ def _sampling_sweep(history: StudyHistory) -> str:
     factor = scale_of(history.objective) == "log"
     rows = []
     for _, row in found.iterrows():
-        against = bracket(maybe(row["against"]), maybe(row["against_low"]), maybe(row["against_high"]))
+        against = [maybe(row[f"against{end}"]) for end in ("", "_low", "_high")]
         rows.append(
             [
                 str(row["place"]),
                 row["sampling"],
                 bracket(maybe(row["mean"]), maybe(row["low"]), maybe(row["high"])),
                 str(row["n"]),
-                ("× " if factor else "+ ") + against if maybe(row["against"]) is not None else "–",
+                change(*against, factor=factor),
                 "–" if maybe(row["p"]) is None else f"{row['p']:.2g}",
             ]
         )

@@ -58,6 +58,13 @@ def bracket(value: float | None, low: float | None, high: float | None) -> str:
     return f"{_fixed(value, place)} [{_fixed(low, place)}, {_fixed(high, place)}]"
 
 
+def change(value: float | None, low: float | None, high: float | None, *, factor: bool) -> str:
+    """How one mean differs from another, with its interval: `× 0.93 [0.80, 1.10]`, `+0.13 [0.01, 0.24]`; – for none."""
+    if value is None:
+        return "–"
+    return ("× " if factor else "+" if value >= 0 else "") + bracket(value, low, high)
+
+
 def plus_minus(value: float | None, error: float | None) -> str:
     """`5.9 ± 0.3`, a score and its spread: that to one digit, two where it begins with 1, the value to that place."""
     if value is None or error is None:

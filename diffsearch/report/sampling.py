@@ -15,7 +15,7 @@ import pandas as pd
 
 from diffsearch.records import Evaluation, RunHistory, State, StudyHistory
 from diffsearch.report.blocks import lines, table
-from diffsearch.report.phrases import bracket, estimate, maybe, number, several
+from diffsearch.report.phrases import bracket, change, estimate, maybe, number, several
 from diffsearch.report.ranks import Ranked, Stage, point_key, rankable, searched, sign, winner
 from diffsearch.scoring.statistics import Summary, difference, summarise
 from diffsearch.space.metric_names import Scale, scale_of
@@ -208,9 +208,7 @@ def without_training(history: StudyHistory) -> str:
             str(row["n"]),
             number(row["best"]),
             bracket(row["mean"], maybe(row["low"]), maybe(row["high"])),
-            ("× " if factor else "+ ") + bracket(*(maybe(row[f"against{end}"]) for end in ("", "_low", "_high")))
-            if place
-            else "–",
+            change(*(maybe(row[f"against{end}"]) for end in ("", "_low", "_high")), factor=factor) if place else "–",
         ]
         for place, (_, row) in enumerate(found.iterrows())
     ]
