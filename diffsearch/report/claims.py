@@ -79,7 +79,7 @@ def finals_sentences(history: StudyHistory) -> list[str]:
         lines.append(
             "p is that of being as good as the first, by Welch's t test, corrected for all comparisons: below 0.05 the "
             "first is called better, and in at most five of a hundred studies is any such claim wrong. "
-            + (f"{ties} are a tie with the first among them." if ties > 1 else "So the first is the winner.")
+            + (f"{ties} are a tie, the first among them." if ties > 1 else "So the first is the winner.")
         )
     if max(c.candidates for c in found) > 1:
         count = max(c.candidates for c in found)

@@ -80,5 +80,9 @@ def _sampling_sweep(history: StudyHistory) -> str:
     )
     narrower = found["narrower"].dropna()
     if len(narrower):
-        text += f" That narrows these intervals by a factor of {number(float(narrower.median()))} (the median of them)."
+        factor_of = float(narrower.median())
+        does = (
+            f"narrows these intervals {number(factor_of)}" if factor_of >= 1 else f"widens them {number(1 / factor_of)}"
+        )
+        text += f" Here that {does} times (the median)."
     return lines(text, table(head, rows, right=[0, 2, 3, 4, 5]))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -89,7 +90,9 @@ def difference(
         return None
     from scipy import stats
 
-    found = stats.ttest_rel(second, first) if paired else stats.ttest_ind(second, first, equal_var=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of one side without spread, which Welch's test can bear
+        found = stats.ttest_rel(second, first) if paired else stats.ttest_ind(second, first, equal_var=False)
     inside = found.confidence_interval(LEVEL)
     back = _exp if logarithmic else float
     ends = back(float(inside.low)), back(float(inside.high))
