@@ -56,6 +56,10 @@ class StoreError(DiffsearchError):
     """The store can't be read or written, or somebody else holds it."""
 
 
+class GaveUp(DiffsearchError):
+    """So many runs in a row failed that the study stopped by itself; the message says what failed and what to do."""
+
+
 class Diverged(DiffsearchError):
     """Loss or weights became NaN or infinite. Carries no score, so nothing can rank it."""
 

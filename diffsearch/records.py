@@ -85,6 +85,7 @@ class State(str, Enum):
 
 
 BY_MACHINE = "by machine"  # detail of an outcome
+CUT = "budget"  # detail of a run that was stopped early since this limit was used up: raised, it goes on
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ class Outcome:
 
     @property
     def by_machine(self) -> bool:
-        """A failure that says nothing of the run, such as a full disk: the next `run` tries again."""
+        """A failure that says nothing of the run, such as a full disk or one of a row: the next `run` tries again."""
         return bool(self.details.get(BY_MACHINE))
 
     @property
@@ -188,6 +189,7 @@ class StudyHistory:
     facts: Mapping[str, str] = field(default_factory=dict)  # versions, device, git sha, content hashes
     objectives: tuple[str, ...] = ()  # metrics and costs that the study trades off; () where it has one objective
     constraints: tuple[Constraint, ...] = ()
+    search_ended: str = ""  # by what, e.g. "budget.wall (10m)"; "" while it goes on, or where that isn't known
     screen: Screened | None = None
 
 

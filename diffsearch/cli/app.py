@@ -24,7 +24,7 @@ from diffsearch.cli import (
     run_command,
     study_commands,
 )
-from diffsearch.errors import DiffsearchError, StoreError
+from diffsearch.errors import DiffsearchError, GaveUp, StoreError
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 GROUPS = (
@@ -75,11 +75,11 @@ class App(click.Group):
 
 
 def exit_code(error: DiffsearchError) -> int:
-    """1 where the store or MLflow failed us, 2 where what was asked can't be done as it stands.
+    """1 where the store, MLflow or run after run failed us, 2 where what was asked can't be done as it stands.
 
     (TrackingDown goes by its name: its module is too heavy to be imported for `--help`.)
     """
-    return FAILED if isinstance(error, StoreError) or type(error).__name__ == "TrackingDown" else BAD_INPUT
+    return FAILED if isinstance(error, StoreError | GaveUp) or type(error).__name__ == "TrackingDown" else BAD_INPUT
 
 
 @click.group(cls=App, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

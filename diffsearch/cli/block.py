@@ -75,6 +75,8 @@ class Frame:
             if count:
                 text.append(" · ")
                 text.append(f"{count} {state}", style="yellow" if state in TROUBLE else "")
+        if progress.search_ended.startswith("budget."):
+            text.append(f" · search ended by {progress.search_ended}", style="dim")
         return text
 
     def _time(self, progress: Progress) -> Text:

@@ -42,7 +42,10 @@ def cost_line(history: StudyHistory) -> str:
     cost = f"{phrases.duration(history.wall_s)} on {several(history.workers, 'worker')}"
     if history.sessions > 1:
         cost += f" in {history.sessions} sessions"
-    return f"{cost}; {trained:,.0f} of {alone:,.0f} epochs trained.   Again, or with more runs: the same command."
+    cost += f"; {trained:,.0f} of {alone:,.0f} epochs trained."
+    if history.search_ended.startswith("budget."):
+        return f"{cost} {phrases.ending_sentence(history)} Raised, it goes on with the same command."
+    return f"{cost}   Again, or with more runs: the same command."
 
 
 def places_line(report: Path | None, store: Path) -> str:
@@ -75,6 +78,7 @@ def facts(history: StudyHistory, summary: Summary, report: Path | None) -> dict[
         "epochs_alone": entry(table, ALONE, "epochs"),
         "wall_s": round(history.wall_s, 3),
         "workers": history.workers,
+        "search_ended": history.search_ended or None,
         "report": str(report) if report else None,
     }
 

@@ -15,7 +15,7 @@ from diffsearch.cli.words import about, cell, several, size
 from diffsearch.records import Bounds
 from diffsearch.report.phrases import compact, number
 from diffsearch.space.axes import describe_axes, ends
-from diffsearch.space.settings import StudySpec, as_json
+from diffsearch.space.settings import StudySpec, as_json, show_duration
 
 if TYPE_CHECKING:
     from diffsearch.api import Study
@@ -129,8 +129,28 @@ class Screen:
                 f" ({compact(plan.screen_samples)} in all); the best {100 * screen.keep:.0f} % then in full, without"
             )
             yield f"{text} training: {passed}, {compact(plan.full.samples)} samples"
-        if self.spec.budget.wall_s is not None:
-            yield f"  budget    {about(self.spec.budget.wall_s)} of working time, whichever comes first"
+        if not self.spec.budget.is_endless:
+            yield f"  budget    {self._budget()}"
+
+    def _budget(self) -> str:
+        """Its limits, and what they will buy."""
+        budget, forecast = self.spec.budget, self.plan.forecast
+        limits = [f"{show_duration(budget.wall_s)} of working time"] if budget.wall_s is not None else []
+        limits += [f"{compact(budget.images)} images trained"] if budget.images is not None else []
+        limits += [f"{budget.device_s / 3600:g} device hours"] if budget.device_s is not None else []
+        if budget.no_improvement is not None:
+            limits.append(f"{several(budget.no_improvement, 'run')} without a better score")
+        text = f"{', '.join(limits)}, whichever comes first"
+        timed = budget.wall_s is not None or budget.device_s is not None
+        if forecast is None or (timed and self.plan.speed is None):
+            return text
+        asked, finals = self.plan.runs, ", and the finals" if self.plan.finalists else ""
+        if forecast.ended_by == "runs" and forecast.runs_low == asked:
+            return f"{text}: it is enough for all {several(asked, 'run')}{finals}"
+        low, high = forecast.runs_low, forecast.runs_high
+        runs = "runs" if asked is None else f"of {several(asked, 'run')}"
+        bought = f"about {forecast.runs:.0f}" + (f" ({low} to {high})" if low < high else "")
+        return f"{text}: it buys {bought} {runs}{finals}"
 
     def _where(self) -> str:
         """Where the sweep is scored, why, and what each choice would cost."""
@@ -163,11 +183,18 @@ class Screen:
         disk = f"{size(plan.disk_mb * 2**20)} in {self.store}"
         if not plan.left.epochs and not plan.left.samples:
             return f"nothing is left: `diffsearch run` has the answer at once · {disk}"
-        if plan.wall_s is None or plan.speed is None or plan.training_s is None or plan.sampling_s is None:
+        speed, forecast = plan.speed, plan.forecast
+        if speed is None or forecast is None:
             return f"no time was measured · about {disk}"
-        share = [about(seconds / max(1, plan.workers)) for seconds in (plan.training_s, plan.sampling_s)]
-        measured = f"measured {plan.speed.images_per_s:,.0f} img/s and {plan.speed.steps_per_s:,.0f} steps/s just now"
+        time = about(forecast.wall_s)
+        if forecast.low_s < forecast.high_s:
+            time = f"{about(forecast.low_s)} to {about(forecast.high_s)}, likely {time},"
+        parts = {"training": forecast.train_s, "sampling": forecast.draw_s, "scoring": forecast.score_s}
+        shares = [f"{name} {about(seconds / max(1, plan.workers))}" for name, seconds in parts.items()]
+        shares += [f"start and report {about(forecast.start_s + forecast.end_s)}"]
+        since = "timed just now" if not speed.remembered else "as the store remembers it"
+        since = since if not (speed.timed and speed.remembered) else "from the store and timed just now"
+        measured = f"{speed.images_per_s:,.0f} img/s and {speed.steps_per_s:,.0f} steps/s a worker, {since}"
         workers = several(plan.workers, "worker")
-        return (
-            f"about {about(plan.wall_s)} on {workers} (training {share[0]}, sampling {share[1]}; {measured}) · {disk}"
-        )
+        memory = f"{size(plan.worker_mb * 2**20)} of memory a worker"
+        return f"about {time} on {workers} ({', '.join(shares)}; {measured}) · {disk} · {memory}"

@@ -69,6 +69,7 @@ class Standing:
             "best_run": self.best.run.key if self.best else None,
             "wall_s": self.history.wall_s,
             "sessions": self.history.sessions,
+            "search_ended": self.history.search_ended or None,
         }
         return json.dumps(told, allow_nan=False)
 
@@ -80,6 +81,8 @@ class Standing:
             [several(len(history.runs), "run"), *ended, *([f"{len(self.open)} open"] if self.open else [])]
         )
         lines.append(f"  runs     {runs}")
+        if self.holder is None and history.search_ended:
+            lines.append(f"  search   ended by {history.search_ended}")
         if self.best is not None:
             run = self.best.run
             where = f"run {run.key[:SHORT_KEY]}, epoch {self.best.sheet.epoch}: {settings_text(history, run)}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from diffsearch.records import Bounds, RunHistory, State, StudyHistory
+from diffsearch.records import CUT, Bounds, RunHistory, State, StudyHistory
 from diffsearch.report.axes import axis_names, show_value
 from diffsearch.report.ledger import ALONE, NEW, entry, ledger
 from diffsearch.report.ranks import Winner
@@ -180,6 +180,16 @@ def cost_sentence(history: StudyHistory) -> str:
         f"It cost {duration(history.wall_s)} on {workers}{sessions}: {trained:,.0f} of the {alone:,.0f} epochs that "
         f"training every milestone alone takes, {compact(images)} images trained and {compact(calls)} network calls."
     )
+
+
+def ending_sentence(history: StudyHistory) -> str:
+    """What ended the search, and after how much; empty where it goes on or nobody noted it."""
+    if not history.search_ended:
+        return ""
+    runs = [run for run in history.runs if run.stage == "search"]
+    cut = sum(CUT in run.outcome.details for run in runs)
+    text = f"The search was ended by {history.search_ended} after {several(len(runs), 'run')}"
+    return text + (f", {cut} of them cut off at a milestone." if cut else ".")
 
 
 def unfinished_sentence(history: StudyHistory) -> str:

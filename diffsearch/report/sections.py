@@ -29,7 +29,7 @@ def opening(history: StudyHistory) -> str:
         phrases.asked_sentence(history),
         fronts.front_sentence(history) if history.objectives else claims.won_sentence(history),
         fronts.constraint_sentences(history),
-        phrases.cost_sentence(history),
+        " ".join(filter(None, (phrases.cost_sentence(history), phrases.ending_sentence(history)))),
     )
 
 
@@ -175,6 +175,7 @@ def to_repeat(history: StudyHistory) -> str:
             texts.append(str(run.settings.seed))
     facts: Sequence[tuple[str, str]] = [
         *((f"{stage} seeds", ", ".join(values)) for stage, values in seeds.items()),
+        *([("search ended by", history.search_ended)] if history.search_ended else []),
         *sorted(history.facts.items()),
         ("read from", history.read_from),
     ]

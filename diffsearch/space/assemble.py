@@ -80,7 +80,12 @@ def assemble(
         sampling_axes=tuple(sampling_axes),
         evaluation=evaluation,
         search=search,
-        budget=Budget(wall_s=budget["wall"]),
+        budget=Budget(
+            wall_s=budget["wall"],
+            images=budget["images"],
+            device_s=None if budget["device_hours"] is None else 3600 * budget["device_hours"],
+            no_improvement=_value(draft, "budget.until.no_improvement", None),
+        ),
         resources=Resources(cpu=resources["cpu"], gpu=resources["gpu"]),
         use=tuple((draft.folder / Path(file).expanduser()).resolve() for file in study["use"]),
         store=store if store is not None else draft.folder / written_store if written_store else None,
@@ -183,6 +188,7 @@ def _search(draft: Draft, sampling_fixed: Mapping[str, Any], tracks: tuple[int, 
         runs=values["runs"],
         stopping=stopping,
         finalists=FinalistSettings(final["top"], final["repeats"], final["samples"] or 0, swept),
+        give_up_after=values["give_up_after"],
     )
 
 

@@ -223,8 +223,8 @@ def _check_runs(spec: StudySpec, draft: Draft) -> None:
     size, runs, top = grid_size(spec), spec.search.runs, spec.search.finalists.top
     name = spec.search.algorithm.name
     endless = size is None and not (name in algorithm and algorithm.member(name).traits.get("finite"))
-    if endless and runs is None and spec.budget.wall_s is None:
-        message = "is needed where an axis is a range and there is no budget.wall"
+    if endless and runs is None and spec.budget.is_endless:
+        message = "is needed where an axis is a range and there is no budget"
         draft.problems.add(draft.place("search"), "search.runs", message, "e.g. runs: 20")
     most = min((count for count in (size, runs) if count is not None), default=None)
     if most is not None and top > most:

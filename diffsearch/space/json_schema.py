@@ -22,6 +22,7 @@ from diffsearch.space.schema import (
     Search,
     Section,
     Study,
+    Until,
 )
 from diffsearch.space.settings import to_plain
 from diffsearch.space.values import RANGES, kind_of_annotation, kind_of_field
@@ -42,6 +43,7 @@ def json_schema() -> Schema:
     nested = {"search": _search, "evaluation": _evaluation}
     for name, section in SECTIONS.items():
         properties[name] = nested[name]() if name in nested else _section(section, varies=name in VARIED_SECTIONS)
+    properties["budget"]["properties"]["until"] = _section(Until, varies=False)
     properties["resources"] = {"anyOf": [{"const": "auto"}, properties["resources"]]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

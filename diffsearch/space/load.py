@@ -12,7 +12,18 @@ from diffsearch.space.assemble import assemble
 from diffsearch.space.check import check
 from diffsearch.space.lines import MAX_BYTES, Node, Place, Problems, dump, parse
 from diffsearch.space.members import Draft, MemberKind, read_section
-from diffsearch.space.schema import SECTIONS, Evaluation, Finalists, FinalSampling, Sampling, Screen, Search, Study
+from diffsearch.space.schema import (
+    SECTIONS,
+    BudgetLimits,
+    Evaluation,
+    Finalists,
+    FinalSampling,
+    Sampling,
+    Screen,
+    Search,
+    Study,
+    Until,
+)
 from diffsearch.space.settings import Choice, StudySpec
 from diffsearch.space.strategies import read_strategy
 from diffsearch.space.values import kind_of_field, read_setting, shown
@@ -164,6 +175,10 @@ def _read_one(key: str, node: Node, root: Node, draft: Draft) -> None:
         _read_evaluation(node, draft)
     elif key == "search":
         _read_search(node, (root.mapping or {}).get("sampling"), draft)
+    elif key == "budget":
+        read_section(_without(node, "until"), "budget", BudgetLimits, draft)
+        until = (node.mapping or {}).get("until")
+        read_section(None if until is None or until.value is None else until, "budget.until", Until, draft)
     else:
         read_section(node, key, SECTIONS[key], draft)
 

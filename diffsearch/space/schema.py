@@ -103,6 +103,7 @@ _NAMES_SCHEMA = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type
 
 Positive: TypeAlias = Annotated[int, Field(ge=1)]
 Count: TypeAlias = Annotated[int, Field(ge=0), BeforeValidator(_count), WithJsonSchema(_COUNT_SCHEMA)]
+Images: TypeAlias = Annotated[int, Field(ge=1), BeforeValidator(_count), WithJsonSchema(_COUNT_SCHEMA)]
 Samples: TypeAlias = Annotated[int, Field(ge=2), BeforeValidator(_count), WithJsonSchema(_COUNT_SCHEMA)]
 Tracks: TypeAlias = Annotated[
     tuple[Count, ...],
@@ -136,6 +137,12 @@ Clip: TypeAlias = Annotated[
     Field(gt=0),
     BeforeValidator(_off_is_none),
     WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "null"}, {"const": "off"}]}),
+]
+GivingUp: TypeAlias = Annotated[
+    int | None,
+    Field(ge=1),
+    BeforeValidator(_off_is_none),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}, {"const": "off"}]}),
 ]
 Share: TypeAlias = Annotated[
     float | None,
@@ -306,12 +313,30 @@ class Search(Section):
         description="Studies of this store by their names, and folders of other stores: what they scored alike is "
         "known to the algorithm and costs no run.",
     )
+    give_up_after: GivingUp = Field(
+        10, description="Runs in a row that fail, run out of memory or are killed, which end the study; or off."
+    )
+
+
+class Until(Section):
+    """What must go on for the search to go on."""
+
+    no_improvement: Positive | None = Field(
+        None, description="Runs in a row that don't better the best score, which end the search."
+    )
 
 
 class BudgetLimits(Section):
-    """Whichever of runs and budget comes first ends the search."""
+    """Whichever of runs and budget comes first ends the search; finals get their part of each."""
 
     wall: Duration | None = Field(None, description="Working time over all sessions, e.g. 10m.")
+    images: Images | None = Field(
+        None, description="Images trained by this study, e.g. 2M; what the store had is free. Never overshot."
+    )
+    device_hours: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Hours of all workers together; on a GPU, times their part of it."
+    )
+    until: Until | None = Field(None, description="End when nothing gets better.")
 
 
 class Shares(Section):

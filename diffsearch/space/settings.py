@@ -243,11 +243,21 @@ class SearchSettings:
     constraints: tuple[Constraint, ...] = ()
     enqueue: tuple[Point, ...] = ()  # tried before the algorithm is asked
     warm_start: tuple[str, ...] = ()  # names of studies in this store, and folders of other stores
+    give_up_after: int | None = None  # runs in a row that fail, which end the study; None: it never gives up
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    wall_s: float | None = None  # working time, summed over all sessions of the study
+    """Limits of the search, each over all sessions of the study; None: none."""
+
+    wall_s: float | None = None  # working time
+    images: int | None = None  # trained by this study
+    device_s: float | None = None  # of all workers together, times the part of a GPU that each has
+    no_improvement: int | None = None  # runs in a row that don't better the best score
+
+    @property
+    def is_endless(self) -> bool:
+        return self == Budget()
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,6 +364,14 @@ def show(value: Any) -> str:
 def show_count(images: int) -> str:
     """2000 as `2k`."""
     return f"{images // 1000}k" if images and images % 1000 == 0 else str(images)
+
+
+def show_duration(seconds: float) -> str:
+    """5400 as `1h30m`, as a study file spells it."""
+    hours, rest = divmod(seconds, 3600)
+    minutes, rest = divmod(rest, 60)
+    parts = ((hours, "h"), (minutes, "m"), (rest, "s"))
+    return "".join(f"{count:g}{unit}" for count, unit in parts if count) or "0s"
 
 
 def walk_choices(settings: RunSettings) -> Iterator[tuple[str, str]]:

@@ -12,16 +12,19 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from diffsearch import registry
-from diffsearch.records import Outcome, State
+from diffsearch.errors import GaveUp
+from diffsearch.records import CUT, Outcome, State
 from diffsearch.search import pareto
 from diffsearch.search.stopping import Rule, Rung
 from diffsearch.space.settings import Point
 from diffsearch.store import RunRecords
+from diffsearch.study.budget import Spending
+from diffsearch.study.failures import FAILURES, Row
 from diffsearch.study.journal import SearchJournal, Trial
 from diffsearch.study.ledger import Asked
 from diffsearch.study.proposals import Proposals
@@ -31,7 +34,6 @@ from diffsearch.trial import Item, Scored, TrialRequest, missing, stored_evaluat
 
 log = logging.getLogger(__name__)
 
-NOT_RETRIED = (State.FAILED, State.OUT_OF_MEMORY, State.KILLED)  # once a study has settled for them
 MAX_KILLS = 3  # attempts at one run that a killed worker may cost
 
 
@@ -72,7 +74,8 @@ class Conductor:
         spec = requests.spec
         self.spec, self.store, self.ledger, self.requests = spec, requests.store, requests.ledger, requests
         self.sign = requests.scoring("search").sign
-        self.proposals = Proposals(requests, journal, self.sign, image_shape, wall_s)
+        self.spending = Spending(requests, wall_s)
+        self.proposals = Proposals(requests, journal, self.sign, image_shape, self.spending)
         self._stored: Mapping[str, dict[int, float]] = {}  # as `_curves`, of other studies, for a rule that reads them
         self._rule: Rule | None = None  # None: somebody else's scheduler decides
         if spec.search.stopping.name in registry.stopping_rule:
@@ -87,6 +90,9 @@ class Conductor:
         self._stage: Literal["search", "full", "finals"] = "search"
         self._ids = 0
         self.halted = False
+        self.gave_up: GaveUp | None = None  # for who executes to raise
+        self._row = Row(spec.name, spec.search.give_up_after, self.ledger)
+        self._cut: dict[str, str] = {}  # task → the limit for which it is being stopped
         self.answered: Callable[[Asked, Outcome], object] = lambda asked, outcome: None  # told of what the store had
         self.stop_requests: set[str] = set()  # run keys, or beginnings of them, that a person wants stopped
         self._recall_curves()
@@ -103,6 +109,7 @@ class Conductor:
                     return Signal.WAIT
                 task = self._ready.popleft()
                 self._flying[task.id] = task
+                self.spending.begin(task.id, task.asked.run_key)
                 return task
             if self._stage == "search" and not self.proposals.is_over:
                 trial = self.proposals.next()
@@ -127,6 +134,7 @@ class Conductor:
 
     def heard(self, task: Task, item: Item) -> bool:
         """Take one item of a task; False stops the run here, at a milestone that it has earned."""
+        self.spending.heard(task.asked, item)
         if not isinstance(item, Scored):
             return True
         epoch, score = item.evaluation.epoch, self.earned(task, item)
@@ -143,9 +151,13 @@ class Conductor:
         self._broken[task.asked.run_key] = self.requests.broken(task.asked, item.evaluation)
         if self._broken[task.asked.run_key]:
             return False
-        if self.requests.judge.several:
-            return not self._stops_among(task, epoch)
-        return not self._stops(task.asked, epoch, score)
+        several = self.requests.judge.several
+        if self._stops_among(task, epoch) if several else self._stops(task.asked, epoch, score):
+            return False
+        used_up = "" if item.reused else self.spending.used_up()
+        if used_up:
+            self._cut[task.id] = used_up
+        return not used_up
 
     def earned(self, task: Task, item: Scored) -> float:
         """The objective, lower is better: of a run of the search the best sampling point so far at that milestone."""
@@ -162,9 +174,11 @@ class Conductor:
 
     def stop(self, task: Task, epoch: int) -> Outcome:
         """Stop a run at a milestone whose score it has earned: this study's decision, not the run's own end."""
-        details = {"epoch": epoch, "milestones": list(task.wanted)}
+        details: dict[str, Any] = {"epoch": epoch, "milestones": list(task.wanted)}
         rule = self._broken.get(task.asked.run_key) or str(self.spec.search.stopping)
         reason = "by hand" if self._unwanted(task.asked) else rule
+        if cut := self._cut.pop(task.id, ""):
+            reason, details = cut, {**details, CUT: cut}
         return self.ended(task, Outcome(State.STOPPED_EARLY, f"{reason} after epoch {epoch}", details))
 
     def ended(self, task: Task, outcome: Outcome) -> Outcome:
@@ -172,6 +186,7 @@ class Conductor:
         if outcome.state == State.FINISHED and task.asked.milestones != task.wanted:
             return self.stop(task, task.asked.milestones[-1])
         del self._flying[task.id]
+        worked = self.spending.end(task.id)
         if outcome.state in (State.KILLED, State.OUT_OF_MEMORY):
             self.ledger.attempt(task.asked.run_key, outcome)
             past = [attempt.state for attempt in self.ledger.attempts[task.asked.run_key]]
@@ -180,6 +195,9 @@ class Conductor:
                 self._ready.append(self._task(task.asked, task.trial, task.wanted, alone=too_big > 0))
                 return outcome
         self._settle(task.asked, task.trial, outcome)
+        if worked and self.gave_up is None:
+            self.gave_up = self._row.add(task.asked, outcome)
+            self.halted |= self.gave_up is not None
         return outcome
 
     def _unwanted(self, asked: Asked) -> bool:
@@ -188,11 +206,13 @@ class Conductor:
     def put_back(self, task: Task) -> None:
         """Hand a task out again, before others."""
         del self._flying[task.id]
+        self.spending.put_back(task.id)
         self._ready.appendleft(task)
 
     def interrupted(self, task: Task) -> None:
         """A task that was taken back because the study stops here: it has no end, and is asked for again next time."""
         self._flying.pop(task.id, None)
+        self.spending.end(task.id)
 
     # --- runs -----------------------------------------------------------------------------------------------------
 
@@ -210,10 +230,12 @@ class Conductor:
         wanted = asked.milestones
         self.ledger.ask(asked)
         asked = replace(self.ledger.find(asked.asks, asked.stage, asked.run_key) or asked, milestones=wanted)
-        before = self.requests.stopped_before(asked)
+        before = self.requests.stopped_before(asked, by_budget=bool(self.spending.used_up()))
         if before is not None:
-            asked = replace(asked, milestones=tuple(e for e in wanted if e <= before))
+            asked = replace(asked, milestones=tuple(e for e in wanted if e <= before.details["epoch"]))
         task = self._task(asked, trial, wanted)
+        if before is not None and CUT in before.details:
+            self._cut[task.id] = before.details[CUT]
         folder = self.store.run(asked.run_key)
         ran_out = self._ran_out(asked, folder)
         if ran_out is not None:
@@ -238,6 +260,7 @@ class Conductor:
             self.answered(asked, self.stop(task, earned))
         else:
             del self._flying[task.id]
+            self.spending.ask(asked)
             self._ready.append(task)
 
     def _ran_out(self, asked: Asked, folder: RunRecords) -> Outcome | None:
@@ -246,7 +269,7 @@ class Conductor:
         if own is not None and own.details.get("epoch", 0) <= asked.milestones[-1]:
             return own
         ended = self.ledger.end_of(asked)
-        final = ended is not None and ended.state in NOT_RETRIED and not ended.by_machine
+        final = ended is not None and ended.state in FAILURES and not ended.by_machine
         return ended if final else None
 
     def _stops(self, asked: Asked, epoch: int, score: float) -> bool:
@@ -280,6 +303,7 @@ class Conductor:
 
     def _settle(self, asked: Asked, trial: int | None, outcome: Outcome) -> None:
         self.ledger.end(asked, outcome)
+        self.spending.settle(asked.run_key)
         if not outcome.ok and asked.stage == "search":
             self._curves.pop(asked.run_key, None)
             for front in self._fronts.values():

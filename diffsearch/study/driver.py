@@ -86,6 +86,7 @@ def run_study(
         if isinstance(first, Task):
             session.conductor.put_back(first)
             interrupted = _execute(session, address, workers, uri)
+        session.note_end_of_search()
         if not interrupted:
             session.compute_bounds()
             _complete_view(session, uri)
@@ -112,7 +113,7 @@ def _execute(session: Session, address: str | None, workers: int | None, uri: st
         if address is not None:
             runner.check_nodes()
         share = runner.share(session.spec, session.data)
-        tracker = session.begin(share.workers, uri)
+        tracker = session.begin(share.workers, uri, share.gpu or 1.0)
         patience_s = TRACKING_PATIENCE_S
         try:
             runner.run(
@@ -127,7 +128,7 @@ def _execute(session: Session, address: str | None, workers: int | None, uri: st
             patience_s = 2.0
             return True
         finally:
-            session.ledger.tick(session.id, session.elapsed_s)
+            session.tick()
             tracker.close(patience_s)
     return False
 
@@ -142,7 +143,7 @@ def _execute_here(session: Session, uri: str) -> bool:
     except KeyboardInterrupt:
         return True
     finally:
-        session.ledger.tick(session.id, session.elapsed_s)
+        session.tick()
         tracker.close(TRACKING_PATIENCE_S)
     return False
 

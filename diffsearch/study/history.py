@@ -45,6 +45,7 @@ class Header:
     bounds: tuple[Bounds, ...] = ()
     objectives: tuple[str, ...] = later(())
     constraints: tuple[str, ...] = later(())  # as a study file spells them
+    search_ended: str = ""
     screen: Screened | None = None
 
     def objective_of(self, stage: Stage) -> str:
@@ -176,5 +177,6 @@ def assemble(header: Header, runs: Iterable[RunHistory], wall_s: float, sessions
         facts=header.facts,
         objectives=header.objectives,
         constraints=tuple(c for c in map(parse_constraint, header.constraints) if c is not None),
+        search_ended=header.search_ended,
         screen=header.screen,
     )

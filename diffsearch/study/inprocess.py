@@ -19,6 +19,8 @@ def run(conductor: Conductor, listen: Callable[[Task, Item | Outcome | None], No
         while isinstance(task := conductor.next(), Task):
             listen(task, None)
             listen(task, _execute(conductor, task, device, listen, beat))
+    if conductor.gave_up is not None:
+        raise conductor.gave_up
 
 
 @contextlib.contextmanager

@@ -50,6 +50,7 @@ class Trial:
     evaluations: tuple[Earned, ...] = ()  # where they are more than `scores`: several objectives, or constraints
     refused: bool = False  # never trained: a constraint refuses it
     elsewhere: str = ""  # run key in another store, or of another seed: history for the sampler alone
+    told_at: float = 0.0  # seconds since the epoch; 0 while it isn't finished
 
 
 class SearchJournal:
@@ -282,6 +283,7 @@ class SearchJournal:
             evaluations=evaluations if finished and not failed else (),
             refused=bool(frozen.user_attrs.get(REFUSED)),
             elsewhere=str(frozen.user_attrs.get(ELSEWHERE, "")),
+            told_at=frozen.datetime_complete.timestamp() if frozen.datetime_complete else 0.0,
         )
 
 

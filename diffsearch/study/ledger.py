@@ -4,7 +4,8 @@
     asked     the study wants a run: at which point, for which stage, to which milestones, scored how
     attempt   an attempt at a run ended badly: killed, out of memory
     ended     a run's end as this study sees it: finished, stopped early, diverged, failed
-    wall      working time of a session so far
+    wall      working time of a session so far, and that of its workers together
+    search    the search has ended, by what; or, with nothing there, goes on again
 
 Runs themselves lie in the store; *stopped early* is this study's word and stands only here.
 """
@@ -90,6 +91,9 @@ class Ledger:
     attempts: dict[str, list[Outcome]] = field(default_factory=dict)  # run key → attempts that ended badly
     sessions: list[dict[str, Any]] = field(default_factory=list)
     wall: dict[str, float] = field(default_factory=dict)  # session → seconds
+    device: dict[str, float] = field(default_factory=dict)  # session → of its workers, times their part of a GPU
+    start: dict[str, float] = field(default_factory=dict)  # session → seconds until its first run trained
+    search_ended: dict[str, dict[str, str]] = field(default_factory=dict)  # asks → by what, and what that depends on
 
     @classmethod
     def open(cls, folder: Path) -> Ledger:
@@ -102,6 +106,12 @@ class Ledger:
     def wall_s(self) -> float:
         """Working time over all sessions."""
         return sum(self.wall.values())
+
+    @property
+    def device_s(self) -> float:
+        """Time of all workers over all sessions; of one that didn't count it, the most that it can have been."""
+        most = {each["session"]: each["workers"] for each in self.sessions}
+        return sum(self.device.get(session, wall_s * most.get(session, 1)) for session, wall_s in self.wall.items())
 
     def find(self, asks: str, stage: str, run_key: str) -> Asked | None:
         place = self._index.get((asks, stage, run_key))
@@ -139,8 +149,22 @@ class Ledger:
         if self.end_of(asked) != outcome:
             self._append({"event": "ended", **where, **_outcome(outcome)})
 
-    def tick(self, session: str, wall_s: float) -> None:
-        self._append({"event": "wall", "session": session, "wall_s": round(wall_s, 3)})
+    def tick(self, session: str, wall_s: float, device_s: float | None = None, start_s: float | None = None) -> None:
+        """Note the working time so far.
+
+        Args:
+            device_s: of all workers together.
+            start_s: that it took until the first of them began to train.
+        """
+        times = {"wall_s": wall_s, "device_s": device_s, "start_s": start_s}
+        known = {name: round(seconds, 3) for name, seconds in times.items() if seconds is not None}
+        self._append({"event": "wall", "session": session, **known})
+
+    def end_search(self, asks: str, by: str, stamp: str = "") -> None:
+        """Note what ended a search, or with "" that it goes on."""
+        before = self.search_ended.get(asks, {"by": "", "stamp": ""})
+        if (before["by"], before["stamp"]) != (by, stamp):
+            self._append({"event": "search", "asks": asks, "by": by, "stamp": stamp})
 
     def __post_init__(self) -> None:
         self._index: dict[tuple[str, str, str], int] = {}  # (asks, stage, run key) → place in `asked`
@@ -165,7 +189,11 @@ class Ledger:
             case "ended":
                 self.ended[fields["asks"], fields["stage"], fields["run_key"]] = _to_outcome(fields)
             case "wall":
-                self.wall[fields["session"]] = max(self.wall.get(fields["session"], 0.0), fields["wall_s"])
+                for times, name in ((self.wall, "wall_s"), (self.device, "device_s"), (self.start, "start_s")):
+                    if name in fields:
+                        times[fields["session"]] = max(times.get(fields["session"], 0.0), fields[name])
+            case "search":
+                self.search_ended[fields["asks"]] = {"by": fields["by"], "stamp": fields["stamp"]}
 
     def _take_asked(self, asked: Asked) -> None:
         where = (asked.asks, asked.stage, asked.run_key)

@@ -1,32 +1,36 @@
 """What a study would cost before it begins: epochs and samples alone, with prefixes, with stopping; time and disk.
 
-Time comes from a few real steps on this machine just now, and is an estimate; disk from the size of the networks.
+Time comes from what the store has of like runs, else from a few real steps on this machine just now, played through
+with the study's rule, workers and budget (`forecast`). Disk comes from the size of the networks.
 """
 
 from __future__ import annotations
 
 import math
 import random
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-
-import torch
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean, median
 
 from diffsearch.data.datasets import ImageData
 from diffsearch.space.axes import ends, finalist_points, grid_size, settings_at, walk
 from diffsearch.space.settings import RunSettings, StudySpec
 from diffsearch.store import Store
+from diffsearch.study.budget import stamp_of
+from diffsearch.study.forecast import Forecast, Game, Leg, Limits, foretell, rule_of
 from diffsearch.study.identity import asks_hash
 from diffsearch.study.ledger import Ledger
 from diffsearch.study.requests import FRESH_SEEDS
+from diffsearch.study.schedule import Schedule
+from diffsearch.study.speed import Speeds, remember
 from diffsearch.study.sweep import Calls, Sweep, plan_sweep, points_a_milestone, settled
-from diffsearch.training.loop import start, train
-from diffsearch.training.memory import describe
-from diffsearch.trial import SAMPLING_BATCH
+from diffsearch.study.timing import MOST_PROBES, measure, measure_scoring
+from diffsearch.training.memory import describe, resident_mb
 
-PROBES = 3  # points of the space that are timed
-PROBE_IMAGES = 256  # trained on for the timing of one point
+PROBES = 3  # points of the space whose network is described
+START_S = 9.0  # of a session until its first run trains, where none was measured: Ray, workers, their imports, bounds
+END_S = 8.0  # after the last run: the report
+STEADY = ("random", "grid", "sequential")  # algorithms whose points don't get better as they go; all others' may
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +43,12 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Measured on one worker just now."""
+    """Of one worker beside the others: means over the points of the space."""
 
     images_per_s: float  # trained
     steps_per_s: float  # network calls of sampling, times images
+    timed: int  # sorts of runs that were timed just now
+    remembered: int  # sorts of runs whose speed the store has
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +64,11 @@ class Plan:
     stored: Work  # in the store already, of what this study asked for
     left: Work
     speed: Speed | None
-    training_s: float | None  # of the left work, over all workers
-    sampling_s: float | None
+    forecast: Forecast | None  # of what is left; None where nothing is
     workers: int
     disk_mb: float
-    largest_mb: float  # memory of the largest run's training
+    largest_mb: float  # device memory of the largest run's training, at least
+    worker_mb: float  # resident memory of a process that trains it on the CPU, about
     sweep: Sweep | None = None  # where the sampling sweep is scored, and what each choice would cost
     calls: Mapping[str, float] = field(default_factory=dict)  # of the network, to sample the study, by that choice
     screen_samples: float = 0.0  # of `stopped`: drawn for the screen; 0 where there is none
@@ -70,9 +76,8 @@ class Plan:
 
     @property
     def wall_s(self) -> float | None:
-        if self.training_s is None or self.sampling_s is None:
-            return None
-        return (self.training_s + self.sampling_s) / max(1, self.workers)
+        """Seconds until the answer; None where no time was measured."""
+        return self.forecast.wall_s if self.speed and self.forecast else None
 
 
 def make_plan(spec: StudySpec, store: Store, data: ImageData, workers: int, *, calibrate: bool = True) -> Plan:
@@ -80,7 +85,7 @@ def make_plan(spec: StudySpec, store: Store, data: ImageData, workers: int, *, c
 
     Args:
         workers: runs at once, for the estimate of wall time.
-        calibrate: train and sample a few batches at three points of the space; seconds.
+        calibrate: find out how fast this machine is: from the store, and by some seconds of training and sampling.
     """
     sweep = plan_sweep(spec, len(data.train))
     spec = settled(spec, len(data.train))
@@ -97,7 +102,10 @@ def make_plan(spec: StudySpec, store: Store, data: ImageData, workers: int, *, c
     milestone_samples = screen.samples if screen else spec.evaluation.samples
     finalist_samples = (finals.samples or spec.evaluation.samples) * len(finalist_points(spec, probes[0]))
     extra = Work(finals.top * finals.repeats * spec.max_epochs, finals.top * finals.repeats * finalist_samples)
-    survivors = _survivors(spec)
+    schedule = Schedule(
+        spec, store, data, Ledger.open(store.study(spec.name)), Speeds(data.image_shape, len(data.classes))
+    )
+    survivors = _survivors(spec, workers, count)
     gaps = [after - before for before, after in zip((0, *spec.milestones), spec.milestones, strict=False)]
     expected = sum(share * points for share, points in zip(survivors, swept, strict=True))
     full = Work(0, 0)
@@ -113,11 +121,13 @@ def make_plan(spec: StudySpec, store: Store, data: ImageData, workers: int, *, c
         count * expected * milestone_samples + extra.samples,
     )
     stored, complete = _stored(spec, store, data)
-    left = Work(max(0.0, stopped.epochs - stored.epochs), max(0.0, stopped.samples - stored.samples))
-    if complete:
-        left = Work(0, 0)
-    speed = measure_speed(probes, data) if calibrate and (left.epochs or left.samples) else None
-    steps = sum(probe.steps for probe in probes) / len(probes)
+    start_s = median([each for of in _ledgers(store) for each in of.start.values()] or [START_S])
+    speed = _calibrate(schedule, workers) if calibrate and not complete else None
+    forecast = None if complete else _forecast(schedule, workers, runs, start_s, sure=speed is None)
+    left = Work(0, 0) if complete else Work(stopped.epochs - stored.epochs, stopped.samples - stored.samples)
+    if forecast is not None:
+        left, count = Work(forecast.epochs, forecast.samples), round(forecast.runs)
+        forecast = forecast if left.samples else None
     networks = [describe(probe, data.image_shape, len(data.classes)) for probe in probes]
     tracks = 1 + len(set(spec.fixed["training.ema_half_life"]) - {0})
     weights_mb = max(network.parameters for network in networks) * 4 * tracks / 2**20
@@ -132,11 +142,11 @@ def make_plan(spec: StudySpec, store: Store, data: ImageData, workers: int, *, c
         stored=stored,
         left=left,
         speed=speed,
-        training_s=left.epochs * len(data.train) / speed.images_per_s if speed else None,
-        sampling_s=left.samples * steps / speed.steps_per_s if speed else None,
+        forecast=forecast,
         workers=workers,
         disk_mb=(count + finals.top * finals.repeats) * per_run * weights_mb,
         largest_mb=max(network.memory_mb for network in networks),
+        worker_mb=resident_mb() + max(network.memory_mb for network in networks),
         sweep=sweep if spec.sampling_axes else None,
         calls={at: _all_calls(spec, each, survivors, count or 1) for at, each in sweep.calls.items()},
         screen_samples=count * expected * milestone_samples if screen else 0.0,
@@ -152,31 +162,46 @@ def _all_calls(spec: StudySpec, calls: Calls, survivors: Sequence[float], runs: 
     return search + in_full + finals.top * finals.repeats * calls.finalist
 
 
-def measure_speed(probes: list[RunSettings], data: ImageData) -> Speed:
-    """Train and sample a little at each probe, one thread as a worker has; harmonic means over the probes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    few = data.first(PROBE_IMAGES)
-    train_s, sample_s = [], []
-    try:
-        for probe in probes:
-            state = start(probe, "probe", few, torch.device("cpu"))
-            began = time.perf_counter()
-            record = next(iter(train(state, few, 1)))
-            train_s.append((time.perf_counter() - began) / record.images_seen)
-            denoiser = state.denoiser(0)
-            if denoiser.classes:
-                denoiser = denoiser.given(torch.zeros(min(SAMPLING_BATCH, 64), denoiser.classes))
-            images = min(SAMPLING_BATCH, 64)
-            short = denoiser.timesteps(None)[:4]  # each step costs the same
-            began = time.perf_counter()
-            with torch.inference_mode():
-                for t in short:
-                    denoiser.output(torch.randn(images, *data.image_shape), t)
-            sample_s.append((time.perf_counter() - began) / (images * len(short)))
-    finally:
-        torch.set_num_threads(threads)
-    return Speed(len(train_s) / sum(train_s), len(sample_s) / sum(sample_s))
+def _calibrate(schedule: Schedule, workers: int) -> Speed:
+    """Find out what work costs here: what the store doesn't tell is timed, at a few points that span the space."""
+    data, speeds, settings = schedule.data, schedule.speeds, schedule.settings()
+    scorings = schedule.scorings()
+    remember(speeds, schedule.store, settings, scorings)
+    remembered = len(speeds.known)
+    measure(speeds, speeds.spread(settings, MOST_PROBES), data, workers)
+    for metrics in scorings.keys() - speeds.scoring.keys():
+        counts = sorted(scorings[metrics])
+        speeds.scoring[metrics] = {n: measure_scoring(metrics, n, data, schedule.store) for n in counts}
+    every = [speeds.rates(each) for each in settings]
+    return Speed(
+        images_per_s=1 / fmean(rates.s_per_image for rates in every),
+        steps_per_s=1 / fmean(rates.s_per_call for rates in every),
+        timed=len(speeds.known) - remembered,
+        remembered=remembered,
+    )
+
+
+def _forecast(schedule: Schedule, workers: int, runs: int | None, start_s: float, *, sure: bool) -> Forecast | None:
+    """Play what is left; without a calibration no time is known, so none of its limits either."""
+    spec, game = schedule.spec, schedule.game(workers, runs, start_s)
+    if sure:
+        limits = replace(game.limits, wall_s=None, device_s=None)
+        if limits == Limits():
+            return None
+        game = replace(game, limits=limits)
+    return foretell(
+        game,
+        start_s=start_s,
+        end_s=END_S,
+        learns=spec.search.algorithm.name not in STEADY,
+        milestones=len(spec.milestones),
+        seed=spec.seed,
+        sure=sure,
+    )
+
+
+def _ledgers(store: Store) -> Iterator[Ledger]:
+    return (Ledger.open(store.study(name)) for name in store.studies())
 
 
 def _probes(spec: StudySpec) -> list[RunSettings]:
@@ -185,11 +210,15 @@ def _probes(spec: StudySpec) -> list[RunSettings]:
     return [settings_at(spec, point, spec.seed + FRESH_SEEDS - 1) for point in drawn]
 
 
-def _survivors(spec: StudySpec) -> list[float]:
+def _survivors(spec: StudySpec, workers: int, count: int) -> Sequence[float]:
     """Share of the runs that trains towards each milestone, as the stopping rule is expected to leave it."""
-    rule = spec.search.stopping
-    keep = {"asha": 1 / float(rule.kwargs.get("reduction", 3.0)), "median": 0.5}.get(rule.name, 1.0)
-    return [keep**index for index in range(len(spec.milestones))]
+    milestones, rule = len(spec.milestones), rule_of(spec.search.stopping)
+    if rule is None or not count:
+        return [1.0] * milestones
+    whole = [Leg(train_s=1.0)] * milestones
+    game = Game(lambda rng, number: whole, lambda rng: Leg(), workers, Limits(runs=count), rule, 0, spec.milestones)
+    learns = spec.search.algorithm.name not in STEADY
+    return foretell(game, start_s=0, end_s=0, learns=learns, milestones=milestones, sure=True).shares
 
 
 def _sequential_runs(spec: StudySpec) -> int:
@@ -218,12 +247,15 @@ def _stored(spec: StudySpec, store: Store, data: ImageData) -> tuple[Work, bool]
         open_ += ledger.end_of(asked) is None
         search += asked.stage == "search"
         full += asked.stage == "full"
-    wanted = spec.search.runs if spec.search.algorithm.name != "sequential" else None
+    size, sequential = grid_size(spec), spec.search.algorithm.name == "sequential"
+    wanted = min([n for n in (spec.search.runs, size) if n is not None], default=math.inf)
+    over = ledger.search_ended.get(asks, {"by": "", "stamp": ""})
+    spent = over["by"].startswith("budget.") and over["stamp"] == stamp_of(spec)
     finals = sum(asked.stage == "finalist" for asked in ledger.of(asks))
     complete = (
         search > 0
         and not open_
         and (full > 0 or spec.evaluation.screen is None)
-        and (wanted is None or search >= min(wanted, grid_size(spec) or wanted))
+        and (spent or sequential or search >= wanted)
     )
     return Work(epochs, samples), complete and (finals > 0 or not spec.search.finalists.top)

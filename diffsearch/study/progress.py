@@ -52,6 +52,7 @@ class Progress:
     first_at: float | None = None  # when this session handed out its first run: what came before isn't its pace
     notes: list[str] = field(default_factory=list)
     counts: Callable[[Asked, Evaluation], bool] = lambda asked, evaluation: True  # whether a score may be the best
+    search_ended: str = ""  # by what; "" while it goes on
     screen: Scoring | None = None  # what the search ranks by instead of the objective
 
     def heard(self, task: Task, said: Item | Outcome | None) -> None:

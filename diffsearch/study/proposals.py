@@ -8,20 +8,23 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from diffsearch.records import Outcome, State
+from diffsearch.errors import DiffsearchError
+from diffsearch.records import CUT, Outcome, State
 from diffsearch.search import pareto, samplers
 from diffsearch.search.earned import Earned, best_by_epoch
 from diffsearch.search.sequential import EPOCHS, Proposal, Sequential, sequential
 from diffsearch.space.axes import grid, grid_size, settings_at, walk
 from diffsearch.space.settings import Point, canonical
+from diffsearch.study.budget import Spending
 from diffsearch.study.inherit import inherit, points_again
 from diffsearch.study.journal import SearchJournal, Trial
 from diffsearch.study.ledger import Asked
 from diffsearch.study.requests import Requests
 from diffsearch.training.memory import parameters_of
+from diffsearch.trial import missing
 
 REFUSED_PROPOSALS = 5  # in a row that a constraint refuses, before feasible points are drawn at random
 MOST_DRAWS = 10_000  # of those, before the search is taken to be over
@@ -50,7 +53,7 @@ class Proposals:
         journal: of its search, written here alone.
         sign: 1 where a lower objective is better, else -1: scores here are lower-is-better.
         image_shape: of its data set.
-        wall_s: working time of the study so far, in seconds.
+        spending: the account of its budget.
     """
 
     def __init__(
@@ -59,15 +62,16 @@ class Proposals:
         journal: SearchJournal,
         sign: float,
         image_shape: tuple[int, int, int],
-        wall_s: Callable[[], float],
+        spending: Spending,
     ) -> None:
         self._requests, self._spec, self.journal, self._sign = requests, requests.spec, journal, sign
-        self._image_shape, self._wall_s = image_shape, wall_s
+        self._image_shape, self._spending = image_shape, spending
         self._sequential = self._build_sequential()
         self._open: dict[int, _Open] = {}  # trial number → trial
         self._told: dict[str, dict[int, float] | None] = {}  # proposal identity → scores
         self._earned: dict[str, tuple[Earned, ...]] = {}  # and all evaluations, where a score doesn't say it all
         self._counted = 0  # runs that the search asked for, warm ones and repetitions aside
+        self._best, self._without = math.inf, 0  # best score that was told, and points told since that aren't better
         self._first: deque[Trial | Proposal] = deque()  # before anything new
         self.is_over = False
         finite = samplers.traits(self._spec.search.algorithm).get("finite")
@@ -96,13 +100,13 @@ class Proposals:
             return trial
         left = self._never_asked()
         if left is None:
-            self.is_over = True
-            return None
+            return self._end("the last point that it finds")
         self._counted += 1
         return self.journal.ask_for(left)
 
     def begin(self, trial: Trial, runs: Iterable[str]) -> None:
         """A trial's runs were asked for, by their keys."""
+        self._requests.ledger.end_search(self._requests.asks, "")
         self._open[trial.number] = _Open(trial.proposal, trial.proposal.identity, [trial.number], set(runs))
 
     def earn(self, trial: int, run: str, epoch: int, score: float, what: Earned | None = None) -> float:
@@ -133,6 +137,7 @@ class Proposals:
         self._told[open_.identity] = best_by_epoch(earned) or None if earned else scores
         if earned:
             self._earned[open_.identity] = earned
+        self._compare(self._told[open_.identity])
         self._tell(open_.numbers, open_.identity, open_.stopped)
 
     def _tell(self, numbers: Iterable[int], identity: str, stopped: bool) -> None:
@@ -186,26 +191,27 @@ class Proposals:
     # --- what comes next --------------------------------------------------------------------------------------------
 
     def _next_trial(self) -> Trial | None:
-        limit = self._spec.search.runs
+        limit, spending = self._spec.search.runs, self._spending
         enough = limit is not None and self._counted >= limit
         while self._first:
             first = self._first.popleft()
             if isinstance(first, Trial):
                 return first
-            if not enough:
+            if not enough and (self._is_answered(first) or not (spending.used_up() or spending.crowded_out())):
                 return self.journal.ask_for(first)
-        if enough or self._out_of_time():
-            self.is_over = True
-            return None
+        if enough:
+            return self._end(f"search.runs ({limit})")
+        if by := spending.used_up():
+            return self._end(by)
+        if by := spending.crowded_out() or spending.patience_ended(self._without):
+            if not (self._counted or self._told) and spending.crowded_out():
+                raise DiffsearchError(spending.complaint())
+            return None if self._open else self._end(by)  # a run under way may stop early, or be the best
         if self._sequential is not None:
             return self._next_sequential(self._sequential)
-        if self.journal.is_exhausted():
-            self.is_over = True
-            return None
         size = grid_size(self._spec)
-        if size is not None and len(self._known()) >= size:
-            self.is_over = True
-            return None
+        if self.journal.is_exhausted() or (size is not None and len(self._known()) >= size):
+            return self._end("the last point of the space")
         return self.journal.ask()
 
     def _refuse(self, trial: Trial) -> bool:
@@ -238,14 +244,31 @@ class Proposals:
             proposal = Proposal(point)
             if proposal.identity not in known and not self._is_refused(proposal):
                 return self.journal.ask_for(proposal)
+        return self._end("the last point of the space")
+
+    def _end(self, by: str) -> Trial | None:
+        """Nothing more is asked for; why is noted in the ledger."""
         self.is_over = True
+        self._requests.ledger.end_search(self._requests.asks, by, self._spending.stamp)
         return None
+
+    def _is_answered(self, proposal: Proposal) -> bool:
+        """Whether the store has all of a point's runs that this study wants now."""
+        for repeat in range(self._spec.repeats):
+            asked = self._requests.search_run(proposal.point, repeat, proposal.epochs)
+            before = self._requests.stopped_before(asked)
+            request = self._requests.request(asked)
+            lacking = missing(self._requests.store.run(asked.run_key), request)
+            if any(before is None or epoch <= before.details["epoch"] for epoch, _ in lacking):
+                return False
+        return True
 
     def _next_sequential(self, search: Sequential) -> Trial | None:
         wanted = search.wanted(self._told)
         underway = {open_.identity for open_ in self._open.values()}
         fresh = [proposal for proposal in wanted if proposal.identity not in underway]
-        self.is_over = not wanted
+        if not wanted:
+            return self._end("its last axis")
         return self.journal.ask_for(fresh[0]) if fresh else None
 
     def _never_asked(self) -> Proposal | None:
@@ -259,19 +282,11 @@ class Proposals:
     def _known(self) -> set[str]:
         return {*self._told, *(open_.identity for open_ in self._open.values())}
 
-    def _out_of_time(self) -> bool:
-        limit = self._spec.budget.wall_s
-        return limit is not None and self._wall_s() >= limit * self._share_of_budget()
-
-    def _share_of_budget(self) -> float:
-        """The part of a wall budget that is the search's: finalists get what their images cost, as a share of all."""
-        spec, finals = self._spec, self._spec.search.finalists
-        if not finals.top or spec.search.runs is None:
-            return 1.0 if not finals.top else 0.7
-        samples = (finals.samples or spec.evaluation.samples) * max(1, len(finals.sampling))
-        ahead = finals.top * finals.repeats * (spec.max_epochs + samples / spec.evaluation.samples)
-        search = spec.search.runs * (spec.max_epochs + len(spec.milestones))
-        return search / (search + ahead)
+    def _compare(self, scores: Mapping[int, float] | None) -> None:
+        """Whether a point that was told is better than all before; a failed one isn't."""
+        best = min(scores.values(), default=math.inf) if scores else math.inf
+        self._without = 0 if best < self._best else self._without + 1
+        self._best = min(self._best, best)
 
     def _build_sequential(self) -> Sequential | None:
         algorithm = self._spec.search.algorithm
@@ -294,9 +309,10 @@ class Proposals:
 
     def _recall(self) -> None:
         """Take up the journal: told trials are known, those left running come first; a new space inherits the old."""
-        asked, idle, refused = set(), 0, self._refused()
+        asked, idle, (refused, cut) = set(), 0, self._unfinished()
         again: dict[str, Proposal] = {}
-        for trial in self.journal.trials():
+        trials = self.journal.trials()
+        for trial in trials:
             if trial.elsewhere:
                 continue
             identity = trial.proposal.identity
@@ -304,7 +320,8 @@ class Proposals:
             asked.add(identity)
             if trial.evaluations:
                 self._earned[identity] = trial.evaluations
-            if trial.finished and not trial.scores and canonical(dict(trial.proposal.point)) in refused:
+            point = canonical(dict(trial.proposal.point))
+            if trial.finished and not trial.warm and (point in cut or (not trial.scores and point in refused)):
                 again[identity] = trial.proposal
             elif trial.finished:
                 again.pop(identity, None)
@@ -312,6 +329,7 @@ class Proposals:
                 self._told[identity] = dict(trial.scores) if trial.scores else None
             else:
                 self._first.append(trial)
+        self._compare_again(trials, again)
         under_way = {first.proposal.identity for first in self._first if isinstance(first, Trial)}
         self._first.extend(again[identity] for identity in again if identity not in {*self._told, *under_way})
         self.is_over = idle >= IDLE_PROPOSALS and not self._first
@@ -323,11 +341,27 @@ class Proposals:
                 if history.evaluations:
                     self._earned[identity] = history.evaluations
 
-    def _refused(self) -> set[str]:
-        """Points with a run that failed through no fault of its own."""
-        ledger = self._requests.ledger
-        ended = ((asked, ledger.end_of(asked)) for asked in ledger.of(self._requests.asks))
-        return {canonical(dict(asked.point)) for asked, outcome in ended if outcome is not None and outcome.by_machine}
+    def _compare_again(self, trials: Iterable[Trial], again: Collection[str]) -> None:
+        """What was told, in the order in which it was; of warm trials the best alone counts."""
+        seen = set(again)
+        for trial in sorted((each for each in trials if each.finished), key=lambda each: each.told_at):
+            if trial.warm:
+                self._best = min([self._best, *(trial.scores or {}).values()])
+            elif trial.proposal.identity not in seen:
+                self._compare(trial.scores)
+            seen.add(trial.proposal.identity)
+
+    def _unfinished(self) -> tuple[set[str], set[str]]:
+        """Points with a run that failed through no fault of its own; that a budget cut off which has room again."""
+        ledger, room = self._requests.ledger, not self._spending.used_up()
+        refused, cut = set(), set()
+        for asked in ledger.of(self._requests.asks):
+            outcome = ledger.end_of(asked)
+            if asked.stage == "search" and outcome is not None:
+                point = canonical(dict(asked.point))
+                refused |= {point} if outcome.by_machine else set()
+                cut |= {point} if room and CUT in outcome.details else set()
+        return refused, cut
 
 
 def _mean_evaluations(runs: list[dict[tuple[int, str], Earned]]) -> tuple[Earned, ...]:

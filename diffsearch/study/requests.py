@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from diffsearch.errors import StoreError
-from diffsearch.records import EpochRecord, Evaluation, State
+from diffsearch.records import CUT, EpochRecord, Evaluation, Outcome, State
 from diffsearch.scoring.metrics import measure
 from diffsearch.search.earned import Earned, Judge, breaks
 from diffsearch.space.axes import finalist_points, picked, points_at, searched_points, settings_at
@@ -49,6 +49,7 @@ class Requests:
         measured: metric → what it is measured with, where that is known without its extractor.
         image_shape: of its data set; what parameters and memory are counted for.
         classes: of its data set; a conditional network's parameters hardly depend on them.
+        train_images: of its data set; what an epoch trains.
     """
 
     spec: StudySpec
@@ -60,6 +61,7 @@ class Requests:
     measured: Mapping[str, str] | None = None
     image_shape: tuple[int, int, int] = field(kw_only=True)
     classes: int = 10
+    train_images: int = 0
 
     @cached_property
     def judge(self) -> Judge:
@@ -264,10 +266,16 @@ class Requests:
                     curve[found.epoch] = min(score, curve.get(found.epoch, score))
         return curves
 
-    def stopped_before(self, asked: Asked) -> int | None:
-        """The epoch at which this study stopped that run earlier, where milestones are as they were then."""
+    def stopped_before(self, asked: Asked, *, by_budget: bool = True) -> Outcome | None:
+        """How this study stopped that run earlier, where milestones are as they were then; its `epoch` says when.
+
+        Args:
+            by_budget: whether one that was stopped since a budget was used up stays so.
+        """
         wanted = (asked.stage, asked.run_key, State.STOPPED_EARLY)
         for (_, stage, key), outcome in self.ledger.ended.items():
+            if CUT in outcome.details and not by_budget:
+                continue
             if (stage, key, outcome.state) == wanted and tuple(outcome.details["milestones"]) == asked.milestones:
-                return int(outcome.details["epoch"])
+                return outcome
         return None

@@ -188,6 +188,8 @@ class _Link(_NotKept):
     def end(self, trial_id: str, outcome: Outcome) -> None:
         task = self.tasks.pop(trial_id)
         self.listen(task, self.conductor.ended(task, outcome))
+        if self.conductor.gave_up is not None:
+            raise self.conductor.gave_up
 
     def stop(self, trial_id: str, epoch: int) -> None:
         task = self.tasks.pop(trial_id)

@@ -24,7 +24,7 @@ from diffsearch.study.observer import Observer
 from diffsearch.study.progress import Progress
 from diffsearch.study.requests import Requests
 from diffsearch.study.tracker import Tracker
-from diffsearch.trial import Item, Sampled
+from diffsearch.trial import Item, Sampled, Trained
 
 TICK_S = 5.0
 STOP_REQUESTS = "stop"
@@ -45,6 +45,7 @@ class Session:
     progress: Progress = field(init=False)
     tracker: Tracker | None = None
     ticked: float = 0.0
+    start_s: float | None = None  # until the first run trained
 
     def __post_init__(self) -> None:
         self.id = uuid.uuid4().hex[:12]
@@ -71,6 +72,7 @@ class Session:
             environment(),
             image_shape=self.data.image_shape,
             classes=len(self.data.classes),
+            train_images=len(self.data.train),
         )
         self.header = self._header(requests)
         replace_file(self.path / "study.yaml", self.spec.text.encode())
@@ -98,8 +100,13 @@ class Session:
     def folder(self) -> StudyFolder:
         return StudyFolder(self.store, self.spec.name, self.header, self.ledger)
 
-    def begin(self, workers: int, uri: str) -> Tracker:
-        """Something will be computed: say so in the ledger, to MLflow and to who watches."""
+    def begin(self, workers: int, uri: str, devices: float = 1.0) -> Tracker:
+        """Something will be computed: say so in the ledger, to MLflow and to who watches.
+
+        Args:
+            devices: of one run: 1, or its part of a GPU.
+        """
+        self.conductor.spending.workers, self.conductor.spending.devices = workers, devices
         self.header = replace(self.header, workers=workers)
         self.header.write(self.path)
         self.ledger.begin_session(self.id, {"command": self.command, "workers": workers})
@@ -109,6 +116,8 @@ class Session:
 
     def listen(self, task: Task, said: Item | Outcome | None) -> None:
         """Pass on what happens to the progress, the observer and MLflow."""
+        if self.start_s is None and isinstance(said, Trained):
+            self.start_s = self.elapsed_s - said.record.wall_s
         self.progress.heard(task, said)
         self.observer.heard(task, said)
         if self.tracker is not None and not isinstance(said, Sampled):
@@ -116,11 +125,26 @@ class Session:
 
     def beat(self) -> None:
         """Some ten times a second."""
+        self.progress.search_ended = self._search_ended()
         self.observer.beat()
         if time.monotonic() - self.ticked > TICK_S:
             self.ticked = time.monotonic()
-            self.ledger.tick(self.id, self.elapsed_s)
+            self.tick()
             self._take_stop_requests()
+
+    def tick(self) -> None:
+        """Note the working time so far."""
+        self.ledger.tick(self.id, self.elapsed_s, self.conductor.spending.device_s_here, self.start_s)
+
+    def note_end_of_search(self) -> None:
+        """Write into the header what ended the search, if it has ended."""
+        ended = self._search_ended()
+        if self.header.search_ended != ended:
+            self.header = replace(self.header, search_ended=ended)
+            self.header.write(self.path)
+
+    def _search_ended(self) -> str:
+        return self.ledger.search_ended.get(self.conductor.requests.asks, {}).get("by", "")
 
     def compute_bounds(self) -> None:
         """Floor and ceiling of each metric at the sample counts that the tables show."""

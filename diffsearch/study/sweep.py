@@ -104,9 +104,9 @@ def _calls(spec: StudySpec) -> Calls:
     samples = evaluation.screen.samples if evaluation.screen else evaluation.samples
     final_samples = finals.samples or evaluation.samples
     members = _settings(spec)
-    at_milestones = [[_cost(here, settings) for here in _searched(spec, settings)] for settings in members]
-    base = [_cost(sampling_points(spec, settings)[:1], settings) for settings in members]
-    final = [_cost(finalist_points(spec, settings), settings) for settings in members]
+    at_milestones = [[network_calls(here, settings) for here in _searched(spec, settings)] for settings in members]
+    base = [network_calls(sampling_points(spec, settings)[:1], settings) for settings in members]
+    final = [network_calls(finalist_points(spec, settings), settings) for settings in members]
     return Calls(
         run=tuple(samples * sum(each) / len(members) for each in zip(*at_milestones, strict=True)),
         base=samples * sum(base) / len(members),
@@ -121,8 +121,8 @@ def _searched(spec: StudySpec, settings: RunSettings) -> list[tuple[SamplingPoin
     return [points_at(swept, only, epoch) for epoch in spec.milestones]
 
 
-def _cost(swept: Sequence[SamplingPoint], settings: RunSettings) -> int:
-    """Network calls of one image drawn at each of these points; guidance takes two a step."""
+def network_calls(swept: Sequence[SamplingPoint], settings: RunSettings) -> int:
+    """Of one image drawn at each of these points; guidance takes two a step."""
     return sum((point.steps or settings.steps) * (1 if point.guidance in (0, -1) else 2) for point in swept)
 
 

@@ -98,6 +98,13 @@ def test_the_block_fits_and_keeps_its_columns(progress: Progress, width: int):
     assert sum(line.startswith(" diverged") for line in lines) == 2
 
 
+def test_the_block_says_which_budget_ended_the_search(progress: Progress):
+    progress.search_ended = "search.runs (20)"
+    assert not any("ended" in line for line in drawn(progress, 140))
+    progress.search_ended = "budget.wall (10m)"
+    assert "2 diverged · search ended by budget.wall (10m)" in drawn(progress, 140)[1]
+
+
 def test_a_wider_terminal_shows_more_axes(progress: Progress):
     counts = [len(next(line for line in drawn(progress, w) if line.startswith(" best")).split()) for w in (60, 80, 140)]
     assert counts == sorted(counts) and counts[0] < counts[-1] == 4 + len(SPEC.axes)

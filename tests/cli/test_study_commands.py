@@ -58,12 +58,13 @@ def test_plan_measures_floor_and_speed(cli: Cli, at: Path):
     told = json.loads(cli("plan", "study.yaml", "--json", "--set", "training.epochs=[5]").stdout)
     assert told["bounds"]["floor"] < told["bounds"]["ceiling"]
     assert told["speed"]["images_per_s"] > 0 and told["wall_s"] > 0
-    assert (told["runs"], told["left"]["epochs"]) == (2, 10)
+    assert (told["runs"], told["left"]["epochs"]) == (2, 6), "epochs 1 and 2 of both runs are in the store"
 
 
 def test_status_of_one_and_of_all(cli: Cli, at: Path):
     assert "two   at rest" in cli("status", "study.yaml").stdout
     assert "2 runs · 2 finished" in cli("status", "two").stdout
+    assert "  search   ended by the last point of the space" in cli("status", "two").stdout
     assert cli("status").stdout.splitlines()[1].startswith("two  ")
     told = json.loads(cli("status", "--json").stdout)
     assert (told["study"], told["state"], told["runs"], told["finished"]) == ("two", "at rest", 2, 2)

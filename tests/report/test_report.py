@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from diffsearch.cli import endings
 from diffsearch.errors import DataError
 from diffsearch.records import Outcome, RunHistory, State
 from diffsearch.report.markdown import Pictures, write
@@ -152,6 +153,17 @@ def test_all_failed(make, tmp_path):
     assert "Nothing won" in text
     assert text.count(r"ValueError: a \| b &lt;script&gt;") == 6
     assert "nan" not in text.lower().replace("nan at epoch", "")
+
+
+def test_what_ended_the_search_is_told(make, tmp_path):
+    history = make()
+    assert "The search was ended" not in write([history], tmp_path / "old", pictures=Pictures({})).read_text()
+    history = dataclasses.replace(history, search_ended="budget.wall (10m)")
+    text = write([history], tmp_path / "new", pictures=Pictures({})).read_text()
+    runs = sum(run.stage == "search" for run in history.runs)
+    assert f"The search was ended by budget.wall (10m) after {runs} runs." in text
+    assert re.search(r"\| search ended by +\| budget.wall \(10m\)", text)
+    assert "Raised, it goes on with the same command." in endings.cost_line(history)
 
 
 def test_an_unfinished_study_says_so(make, tmp_path):

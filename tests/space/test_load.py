@@ -9,7 +9,16 @@ import pytest
 from diffsearch.errors import ConfigError, Problem
 from diffsearch.registry import noise_process
 from diffsearch.space.load import load, loads
-from diffsearch.space.settings import Choice, Choices, Integers, LogUniform, StudySpec, Uniform
+from diffsearch.space.settings import (
+    Budget,
+    Choice,
+    Choices,
+    Integers,
+    LogUniform,
+    StudySpec,
+    Uniform,
+    show_duration,
+)
 
 # A whole small study of five lines; what a test adds begins in line 6.
 BASE = """\
@@ -159,9 +168,13 @@ def test_the_start_of_a_sequential_search_is_read_as_its_axes_are() -> None:
 
 
 def test_durations_and_counts() -> None:
-    text = "budget: {wall: 1h30m}\nsearch: {finalists: {top: 1, samples: 2k}}"
-    spec = spec_of(text)
-    assert spec.budget.wall_s == 5400 and spec.search.finalists.samples == 2000
+    budget = "budget: {wall: 1h30m, images: 2M, device_hours: 0.5, until: {no_improvement: 20}}"
+    spec = spec_of(f"{budget}\nsearch: {{finalists: {{top: 1, samples: 2k}}}}")
+    assert spec.budget == Budget(5400, 2_000_000, 1800, 20) and spec.search.finalists.samples == 2000
+    assert spec.search.give_up_after == 10
+    assert spec_of("search: {give_up_after: off}").search.give_up_after is None
+    assert spec_of("budget: {until: }").budget.is_endless
+    assert [show_duration(s) for s in (5400, 90, 86400, 0.5)] == ["1h30m", "1m30s", "24h", "0.5s"]
 
 
 def test_finalists_sweep_what_they_name_and_keep_the_rest() -> None:
