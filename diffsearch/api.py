@@ -172,8 +172,9 @@ class Study:
     def next(self) -> NextStudy:
         """The study to run after this one, as a file: `.text`, empty where the data supports none; see `.words`."""
         from diffsearch.report.next_study import next_study
+        from diffsearch.report.ranks import searched
 
-        return next_study(self.history(from_store=True), self.spec)
+        return next_study(searched(self.history(from_store=True)), self.spec)
 
     def report(
         self,

@@ -15,6 +15,7 @@ import pytest
 from diffsearch.cli import endings, standing, table_screen
 from diffsearch.records import Score
 from diffsearch.report import finals, mattered, sections, tables
+from diffsearch.report.importance import importances
 from diffsearch.report.ledger import progress
 from diffsearch.report.ranks import rankable, screened, searched, winner
 from diffsearch.study import tracking
@@ -60,6 +61,10 @@ def no_figure(drawn):
     return ""
 
 
+def said_to_matter(history):
+    return mattered.what_mattered(history, importances(history), no_figure)
+
+
 OF_FULL_SCORES = {
     "the winner": lambda history: winner(history).sheet,
     "the ranking": lambda history: tables.ranking(history).to_csv(),
@@ -85,7 +90,7 @@ def test_what_speaks_of_full_scores_does_not_notice_the_screen(history, what):
 
 OF_THE_SCREEN = {
     "what ranks": lambda history: [(run.key, sheets) for run, sheets in rankable(searched(history))],
-    "what mattered": lambda history: mattered.what_mattered(searched(history), no_figure),
+    "what mattered": lambda history: said_to_matter(searched(history)),
     "how it went": lambda history: progress(searched(history)).to_csv(),
     "the metric's column": lambda history: tables.evaluations(history)["screen_kd-digits"].to_csv(),
 }
