@@ -23,7 +23,7 @@ TREES = 32
 SHUFFLED_TREES = 8  # fewer: the forests vary more, so the mark of chance lies a little too far out
 RESAMPLED = 19  # bootstraps of the runs; between the second lowest and highest of 19 lie 80 % of further ones
 FEW_RESAMPLED = 9  # of MANY_RUNS; between the lowest and highest of 9 lie 80 % too
-RESAMPLED_TREES = 8
+RESAMPLED_TREES = 4  # of each forest
 UNSURE = 0.1  # two axes can't be ranked if their order turns in more than this share of the bootstraps
 MANY_RUNS = 150  # above, chance adds little, and shuffling would take longer than the rest of the report
 

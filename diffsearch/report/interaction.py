@@ -58,7 +58,7 @@ class Interaction:
 
 
 @dataclass(frozen=True, slots=True)
-class Test:
+class Tested:
     """Whether cells differ by more than the sum of their row's and their column's effect."""
 
     p: float | None  # None: can't be tested
@@ -111,7 +111,7 @@ def _mean(scores: Sequence[float], logarithmic: bool) -> float:
     return math.exp(np.log(scores).mean()) if logarithmic else float(np.mean(scores))
 
 
-def test(found: Interaction) -> Test:
+def permutation_test(found: Interaction) -> Tested:
     """Permutation test of the two axes' interaction, of the logarithms where scores are positive.
 
     The statistic is F: what cells' means differ by beyond an additive model, against the spread inside cells. Its null
@@ -135,16 +135,17 @@ def test(found: Interaction) -> Test:
     saturated = _basis(cell.reshape(-1, 1) == np.arange(len(found.cells)))
     between, within = saturated.shape[1] - additive.shape[1], len(y) - saturated.shape[1]
     if between == 0 or within == 0:
-        return Test(None, between, within)
+        return Tested(None, between, within)
     fit = additive @ (additive.T @ y)
     rest = y - fit
     random = np.random.default_rng(0)
     drawn = np.array([rest, *(random.permutation(rest) for _ in range(PERMUTATIONS))]).T + fit[:, None]
     plain = (drawn**2).sum(axis=0) - ((additive.T @ drawn) ** 2).sum(axis=0)
     inside = (drawn**2).sum(axis=0) - ((saturated.T @ drawn) ** 2).sum(axis=0)
-    floor = 1e-12 * float((y**2).sum()) + 1e-300
-    f = ((plain - inside) / between) / (np.maximum(inside, floor) / within)
-    return Test(float(np.mean(f >= f[0] * (1 - 1e-9))), between, within)
+    if plain[0] <= 1e-12 * float((y**2).sum()):  # but for rounding the cells are a sum of two effects
+        return Tested(1.0, between, within)
+    f = ((plain - inside) / between) / (np.maximum(inside, 1e-12 * plain) / within)
+    return Tested(float(np.mean(f >= f[0] * (1 - 1e-9))), between, within)
 
 
 def _basis(columns: npt.NDArray[Any]) -> Floats:
@@ -161,7 +162,7 @@ def sentence(history: StudyHistory, found: Interaction) -> str:
     count = sum(cell.runs for cell in found.cells.values())
     whole = len(found.rows) * len(found.columns)
     filled = f"{several(count, 'run')} at epoch {found.epoch} in {len(found.cells)} of {whole} cells"
-    tested = test(found)
+    tested = permutation_test(found)
     if tested.between == 0:
         return (
             f"Whether {down} and {across} depend on each other can't be seen: {filled}, whose means are a sum of two "

@@ -105,12 +105,15 @@ def _study(
     """All sections."""
     found, learned = tables.winner(history), searched(history)
     yaml = pictures.yaml_of.get(found.run.key) if found else None
-    importance = importances(learned)
-    return lines(
+    beginning = lines(
         sections.opening(history),
         sections.winner(history, yaml, _samples(history, pictures), shelf.keep),
         in_pictures.in_pictures(history, _real(history, pictures), pictures.album, shelf.keep),
         trade_off.trade_off(history, shelf.keep),
+    )
+    importance = importances(learned)
+    return lines(
+        beginning,
         mattered.what_mattered(learned, importance, shelf.keep),
         sampling.without_training(history),
         published_and_measured(history, published, shelf.keep) if published else "",

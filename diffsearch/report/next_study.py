@@ -14,7 +14,7 @@ from diffsearch.report.blocks import code, lines
 from diffsearch.report.importance import Importances, importances
 from diffsearch.report.next_region import region
 from diffsearch.report.next_rules import Evidence, Finding, edges, fixed, milestones
-from diffsearch.report.ranks import point_key, rankable, winner
+from diffsearch.report.ranks import point_key, rankable, searched, winner
 from diffsearch.space.edit import Change, rewrite
 from diffsearch.space.lines import Problems, parse
 from diffsearch.space.load import loads
@@ -51,6 +51,9 @@ def next_study(history: StudyHistory, spec: StudySpec | None = None, found: Impo
         spec = spec or loads(history.text)
     except ConfigError as error:
         return NextStudy(name, "", (), f"The study's file can't be read here, so nothing is suggested: {_first(error)}")
+    if history.objectives:
+        return NextStudy(name, "", (), "Several objectives have a front and no winner, so no one region follows.")
+    history = searched(history)
     won = winner(history)
     if won is None or not history.milestones:
         return NextStudy(name, "", (), "No run has a score that ranks, so nothing follows.")
@@ -60,12 +63,16 @@ def next_study(history: StudyHistory, spec: StudySpec | None = None, found: Impo
     if _one_at_a_time(known) and len(known.spec.axes) > 1:
         findings += list(_jointly(known))
     head = Change("name", name, _opening(known))
-    changes = _possible(spec, head, [_change(spec, finding) for finding in findings])
+    old = "enqueue: none of the old points, which may lie outside."
+    cleared = [Change("search.enqueue", [], old)] if spec.search.enqueue else []
+    changes = _possible(spec, [head, *cleared], [_change(spec, finding) for finding in findings])
     if not changes:
         few = f"{phrases.several(len(rankable(history)), 'run')} that rank"
         return NextStudy(
             name, "", (), f"{inside.words} The data ({few}) supports no other space: more runs of this one may."
         )
+    begins = _possible(spec, [head, *changes], _beginning(known, [head, *cleared, *changes]))
+    changes += begins or cleared
     text = rewrite(spec.text, [head, *changes], MARK)
     return NextStudy(name, text, tuple(change.path for change in changes), f"{inside.words} {_SAID}")
 
@@ -122,9 +129,9 @@ def _jointly(known: Evidence) -> Iterator[Finding]:
         "algorithm: sequential varied one axis at a time, so nothing is known of axes together and none is fixed; tpe "
         "varies all at once."
     )
-    yield Finding("search.algorithm", Choice.of("tpe"), why)
-    if known.spec.search.runs is None:
+    if known.spec.search.runs is None:  # first: tpe may not do without
         yield Finding("search.runs", tried, f"runs: as many points as the study tried, {tried:,}.")
+    yield Finding("search.algorithm", Choice.of("tpe"), why)
 
 
 def _opening(known: Evidence) -> str:
@@ -136,13 +143,34 @@ def _opening(known: Evidence) -> str:
     )
 
 
-def _possible(spec: StudySpec, head: Change, changes: Sequence[Change]) -> list[Change]:
+def _beginning(known: Evidence, changes: Sequence[Change]) -> list[Change]:
+    """What the new search begins with: the old one's scores, or its best point where scores of a new milestone lack."""
+    spec = loads(rewrite(known.spec.text, changes, MARK), beside=known.spec.source)
+    if spec.search.algorithm.name in ("sequential", "grid") or not spec.axes:
+        return []
+    old = {axis.path: axis for axis in known.spec.axes}
+    point = {
+        axis.path: _plain(known.point[axis.path], old[axis.path], _spelled(known.spec.text, old[axis.path]))
+        for axis in spec.axes
+        if axis.path in known.point
+    }
+    first = Change(
+        "search.enqueue", [point], f"enqueue: the best point of {known.history.name} first, whose run is in the store."
+    )
+    if spec.milestones != known.spec.milestones or spec.sampling_axes != known.spec.sampling_axes:
+        return [first]
+    sources = [*map(str, known.spec.search.warm_start), known.history.name]
+    why = f"warm_start: what {known.history.name} scored in this space is known to the algorithm and costs no run."
+    return [Change("search.warm_start", sources, why), *([first] if known.spec.search.enqueue else [])]
+
+
+def _possible(spec: StudySpec, before: Sequence[Change], changes: Sequence[Change]) -> list[Change]:
     """The changes with which the file loads: all, or those that can be added one by one."""
-    if _loads(spec, [head, *changes]):
+    if _loads(spec, [*before, *changes]):
         return list(changes)
     kept: list[Change] = []
     for change in changes:
-        if _loads(spec, [head, *kept, change]):
+        if _loads(spec, [*before, *kept, change]):
             kept.append(change)
     return kept
 
@@ -161,9 +189,7 @@ def _change(spec: StudySpec, finding: Finding) -> Change:
     axis = next((each for each in (*spec.axes, *spec.sampling_axes) if each.path == path), None)
     if axis is None:
         return Change(path, value.name if isinstance(value, Choice) else to_plain(value), finding.why)
-    raw = _raw(spec.text, path)
-    own = raw.get("values") if isinstance(raw, dict) else raw
-    spelled = own if isinstance(axis.domain, Choices) and isinstance(own, list) else None
+    raw, spelled = _raw(spec.text, path), _spelled(spec.text, axis)
     if isinstance(value, Choices) and len(value.values) == 1 and not axis.when:
         value = value.values[0]
     if isinstance(value, Choices):
@@ -187,6 +213,13 @@ def _plain(value: Any, axis: Axis, spelled: list[Any] | None) -> Any:
             else value.name
         )
     return to_plain(value)
+
+
+def _spelled(text: str, axis: Axis) -> list[Any] | None:
+    """The values of a list as the file has them."""
+    raw = _raw(text, axis.path)
+    own = raw.get("values") if isinstance(raw, dict) else raw
+    return own if isinstance(axis.domain, Choices) and isinstance(own, list) else None
 
 
 def _raw(text: str, path: str) -> Any:

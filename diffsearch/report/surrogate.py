@@ -29,7 +29,7 @@ from diffsearch.space.settings import (
 )
 
 CANDIDATES = 2048  # points of the space that are looked at; all of them where it has no more
-TREES = 100
+TREES = 64
 SMALL = 4  # trees of a small forest
 FOLDS = 5
 _ABSENT = -1.0  # of a column in 0 to 1: where an axis doesn't exist
@@ -91,7 +91,7 @@ class Surrogate:
         self._history, self._spec = history, spec
         self._columns = [_Column.of(axis) for axis in spec.axes]
         self.logarithmic = all(s.scores[history.objective].value > 0 for _, sheets in ranked for s in sheets)
-        self._target = np.array(_carried([self._curve(sheets) for _, sheets in ranked], history.milestones))
+        self._target = np.array(carried([self._curve(sheets) for _, sheets in ranked], history.milestones))
         self._rows = self._encode(run.point for run, _ in ranked)
         names: dict[str, int] = {}
         self._group = np.array([names.setdefault(point_key(run), len(names)) for run, _ in ranked])
@@ -119,7 +119,7 @@ class Surrogate:
             return None
         errors = np.zeros((2, len(self._target)))
         for train, test in GroupKFold(FOLDS).split(self._rows, groups=self._group):
-            forest = _forest().fit(self._rows[train], self._target[train])
+            forest = _forest(TREES // 2).fit(self._rows[train], self._target[train])
             errors[0, test] = self._target[test] - self._target[train].mean()
             errors[1, test] = self._target[test] - forest.predict(self._rows[test])
         plain, modelled = (np.bincount(self._group, e**2) / np.bincount(self._group) for e in errors)
@@ -136,8 +136,6 @@ class Surrogate:
         draws a search to where scores are bad. All is multiplied by how sure a second forest is that the run doesn't
         fail, where some did.
         """
-        from scipy import stats
-
         last = self._history.milestones[-1]
         done = {point_key(run) for run, sheets in rankable(self._history) if any(s.epoch == last for s in sheets)}
         points = tuple(point for point in candidates(self._spec) if canonical(dict(point)) not in done)
@@ -147,8 +145,7 @@ class Surrogate:
         trees = np.array([tree.predict(rows) for tree in self._forest.estimators_])
         ahead = float(self._forest.predict(self._rows).min()) - trees.mean(axis=0)
         deviation = np.maximum(trees.reshape(TREES // SMALL, SMALL, -1).mean(axis=1).std(axis=0), 1e-12)
-        z = ahead / deviation
-        gain = np.maximum(ahead * stats.norm.cdf(z) + deviation * stats.norm.pdf(z), 0.0)
+        gain = expected_improvement(ahead, deviation)
         return Expectation(points, gain * self._survival(rows), self.logarithmic)
 
     def _survival(self, rows: Floats) -> Floats:
@@ -165,7 +162,16 @@ class Surrogate:
         return found
 
 
-def _carried(curves: Sequence[Mapping[int, float]], milestones: Sequence[int]) -> list[float]:
+def expected_improvement(ahead: Floats, deviation: Floats) -> Floats:
+    """E max(X, 0) of normal X with mean `ahead` and that standard deviation, > 0 (Jones et al. 1998, eq. 15)."""
+    from scipy import stats
+
+    z = ahead / deviation
+    gain: Floats = np.maximum(ahead * stats.norm.cdf(z) + deviation * stats.norm.pdf(z), 0.0)
+    return gain
+
+
+def carried(curves: Sequence[Mapping[int, float]], milestones: Sequence[int]) -> list[float]:
     """Each curve's last value, and the mean steps from there to the last milestone."""
     ahead = dict.fromkeys(milestones, 0.0)
     for here, there in reversed(list(itertools.pairwise(milestones))):
@@ -227,7 +233,7 @@ class _Column:
         return [(self.scale(float(value)) - self.low) / (self.high - self.low)]
 
 
-def _forest() -> Any:
+def _forest(trees: int = TREES) -> Any:
     from sklearn.ensemble import RandomForestRegressor
 
-    return RandomForestRegressor(TREES, max_features=0.5, random_state=0)
+    return RandomForestRegressor(trees, max_features=0.5, random_state=0)

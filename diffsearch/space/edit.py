@@ -45,7 +45,7 @@ def rewrite(text: str, changes: Sequence[Change], mark: str) -> str:
             edited = _edited(edited, change, mark)
         if _plain(edited) == wanted:
             return edited
-    except _OutOfReach:
+    except (_OutOfReach, yaml.YAMLError):  # the anchor that others speak of was in what is changed
         pass
     reasons = "".join(comment(change.why, mark) for change in changes)
     return reasons + dump(wanted)

@@ -70,7 +70,7 @@ def test_status_of_one_and_of_all(cli: Cli, at: Path):
     assert (told["study"], told["state"], told["runs"], told["finished"]) == ("two", "at rest", 2, 2)
 
 
-@pytest.mark.parametrize("command", ["status", "table", "best", "report"])
+@pytest.mark.parametrize("command", ["status", "table", "best", "next", "report"])
 def test_a_study_that_the_store_lacks_is_bad_input(cli: Cli, at: Path, command: str):
     said = cli(command, "three")
     assert said.exit_code == 2 and "Studies there: two." in said.stderr
@@ -116,6 +116,30 @@ def test_best_prints_a_study_file_that_loads(cli: Cli, at: Path):
     assert plain["name"] == "two_best" and loads(text).axes == ()
     told = json.loads(cli("best", "two", "--json").stdout)
     assert told["run"] in text and told["seeds"] == 1
+
+
+def test_next_prints_a_file_that_loads_or_says_why_there_is_none(cli: Cli, at: Path):
+    """Two runs say nothing of their axis; their curves may say that scores still fall."""
+    level(at, first=1.0)
+    said = cli("next", "two")
+    assert said.exit_code == 2 and "supports no other space" in said.stderr and not said.stdout
+    level(at, first=3.0)
+    said = cli("next", "two")
+    assert said.exit_code == 0 and loads(said.stdout).milestones == (1, 2, 4)
+    assert cli("next", "two", "-o", "next.yaml").exit_code == 0
+    assert (at / "next.yaml").read_text() == said.stdout
+    again = cli("next", "two", "-o", "next.yaml")
+    assert again.exit_code == 2 and "exists already" in again.stderr
+
+
+def level(at: Path, first: float) -> None:
+    """The store with every score 100 but those of epoch 1, `first` times as much."""
+    for file in (at / ".diffsearch/runs").glob("*/evaluations.jsonl"):
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        for line in lines:
+            for score in line["scores"].values():
+                score["value"] = 100 * first if line["epoch"] == 1 else 100.0
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def test_report_is_written_where_it_is_asked_for(cli: Cli, at: Path):

@@ -33,9 +33,17 @@ PROCESS = {"linear-noise": 1.0, "cosine": 1.08, "linear-alpha-bar": 1.3, "linear
 TEXT = """name: mnist_unet
 seed: 0
 data: {dataset: mnist-5k}
+model: {channels: [[8, 16, 32], [16, 32, 64]]}
+diffusion:
+  steps: [5, 10, 15]
+  noise_process: [linear-noise, cosine, linear-alpha-bar, linear-x]
 training:
-  loss: [x0-l2, v-l2]      # a | in a comment
+  loss: [x0-l2, v-l2, x-prev-l2, mu-tilde-l2, mu-tilde-l1, epsilon-l2]      # a | in a comment
+  batch_size: [32, 64, 128, 256]
+  normalization: [[-1, 1], [0, 1]]
+  learning_rate: {log: [3e-4, 3e-3]}
   epochs: [1, 3, 9]
+evaluation: {objective: fd-digits, samples: 1000}
 search: {algorithm: tpe, runs: 20}
 """
 

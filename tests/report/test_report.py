@@ -27,6 +27,7 @@ SECTIONS = [
     "## What sampling gave",
     "## How it went",
     "## The finalists",
+    "## What to try next",
     "## All evaluations",
     "## What it cost",
     "## What went wrong",
@@ -56,7 +57,18 @@ def test_the_sections_come_in_their_order(whole):
 def test_every_figure_is_there_at_twice_the_size_and_says_what_it_shows(whole):
     _, _, folder, path = whole
     shown = re.findall(r'<img src="([^"]+)" width="700" alt="([^"]+)">', path.read_text())
-    names = {"samples", "importances", "parallel", "noising", "progress", "learning", "finalists", "losses", "metrics"}
+    names = {
+        "samples",
+        "importances",
+        "interaction",
+        "parallel",
+        "noising",
+        "progress",
+        "learning",
+        "finalists",
+        "losses",
+        "metrics",
+    }
     assert {name for name, _ in shown} == {f"figures/{name}.png" for name in names}
     for name, alt in shown:
         assert re.search(r"\d", alt)
