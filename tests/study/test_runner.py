@@ -23,7 +23,7 @@ from diffsearch import registry
 
 @registry.stopping_rule.register("broken-rule", needs_milestones=True)
 def broken():
-    def rule(value, others):
+    def rule(rung):
         raise RuntimeError("the rule itself is broken")
     return rule
 """
