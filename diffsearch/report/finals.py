@@ -80,9 +80,7 @@ def _sampling_sweep(history: StudyHistory) -> str:
     )
     narrower = found["narrower"].dropna()
     if len(narrower):
-        factor_of = float(narrower.median())
-        does = (
-            f"narrows these intervals {number(factor_of)}" if factor_of >= 1 else f"widens them {number(1 / factor_of)}"
-        )
-        text += f" Here that {does} times (the median)."
+        times = float(narrower.median())
+        narrows = f"narrows these intervals {number(times)}" if times >= 1 else f"widens them {number(1 / times)}"
+        text += f" Here that {narrows} times (the median)."
     return lines(text, table(head, rows, right=[0, 2, 3, 4, 5]))
