@@ -1,4 +1,4 @@
-"""`python -m benchmarks [overhead|throughput|scoring|honesty|asks|search.reuse ...]`: print each as a markdown table.
+"""`python -m benchmarks [overhead|throughput|scoring|plan|honesty|search.reuse ...]`: print each as a markdown table.
 
 `python -m benchmarks search-quality TABLE` writes docs/search_quality.md from a recorded table.
 """
@@ -11,7 +11,7 @@ import sys
 
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 
-NAMES = ("overhead", "throughput", "scoring", "honesty", "asks", "search.reuse")
+NAMES = ("overhead", "throughput", "scoring", "plan", "honesty", "search.reuse")
 
 
 def main() -> None:

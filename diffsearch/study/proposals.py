@@ -72,6 +72,7 @@ class Proposals:
         self._earned: dict[str, tuple[Earned, ...]] = {}  # and all evaluations, where a score doesn't say it all
         self._counted = 0  # runs that the search asked for, warm ones and repetitions aside
         self._best, self._without = math.inf, 0  # best score that was told, and points told since that aren't better
+        self._seen: list[tuple[float, ...]] = []  # every feasible evaluation that was told, of several objectives
         self._first: deque[Trial | Proposal] = deque()  # before anything new
         self.is_over = False
         finite = samplers.traits(self._spec.search.algorithm).get("finite")
@@ -137,7 +138,7 @@ class Proposals:
         self._told[open_.identity] = best_by_epoch(earned) or None if earned else scores
         if earned:
             self._earned[open_.identity] = earned
-        self._compare(self._told[open_.identity])
+        self._compare(open_.identity, self._told[open_.identity])
         self._tell(open_.numbers, open_.identity, open_.stopped)
 
     def _tell(self, numbers: Iterable[int], identity: str, stopped: bool) -> None:
@@ -282,10 +283,15 @@ class Proposals:
     def _known(self) -> set[str]:
         return {*self._told, *(open_.identity for open_ in self._open.values())}
 
-    def _compare(self, scores: Mapping[int, float] | None) -> None:
-        """Whether a point that was told is better than all before; a failed one isn't."""
+    def _compare(self, identity: str, scores: Mapping[int, float] | None) -> None:
+        """Whether a point that was told is better than all before, or joins their front; a failed one isn't."""
         best = min(scores.values(), default=math.inf) if scores else math.inf
-        self._without = 0 if best < self._best else self._without + 1
+        better = best < self._best
+        if len(self._requests.judge.objectives) > 1:
+            own = [earned.values for earned in self._earned.get(identity, ()) if earned.feasible]
+            better = any(not any(_at_most(before, values) for before in self._seen) for values in own)
+            self._seen += own
+        self._without = 0 if better else self._without + 1
         self._best = min(self._best, best)
 
     def _build_sequential(self) -> Sequential | None:
@@ -340,15 +346,18 @@ class Proposals:
                 self._told[identity] = history.scores
                 if history.evaluations:
                     self._earned[identity] = history.evaluations
+                self._compare(identity, history.scores)
+                self._without = 0
 
     def _compare_again(self, trials: Iterable[Trial], again: Collection[str]) -> None:
-        """What was told, in the order in which it was; of warm trials the best alone counts."""
+        """What was told, in the order in which it was; warm trials are no runs, but others must be better."""
         seen = set(again)
-        for trial in sorted((each for each in trials if each.finished), key=lambda each: each.told_at):
-            if trial.warm:
-                self._best = min([self._best, *(trial.scores or {}).values()])
-            elif trial.proposal.identity not in seen:
-                self._compare(trial.scores)
+        told = (trial for trial in trials if trial.finished and not trial.elsewhere)
+        for trial in sorted(told, key=lambda each: each.told_at):
+            if trial.proposal.identity not in seen:
+                without = self._without
+                self._compare(trial.proposal.identity, trial.scores)
+                self._without = without if trial.warm or trial.refused else self._without
             seen.add(trial.proposal.identity)
 
     def _unfinished(self) -> tuple[set[str], set[str]]:
@@ -362,6 +371,11 @@ class Proposals:
                 refused |= {point} if outcome.by_machine else set()
                 cut |= {point} if room and CUT in outcome.details else set()
         return refused, cut
+
+
+def _at_most(values: tuple[float, ...], others: tuple[float, ...]) -> bool:
+    """Whether no value is greater than the other's."""
+    return all(value <= other for value, other in zip(values, others, strict=True))
 
 
 def _mean_evaluations(runs: list[dict[tuple[int, str], Earned]]) -> tuple[Earned, ...]:

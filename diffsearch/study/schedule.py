@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,13 +10,11 @@ from typing import Any
 
 from diffsearch.data.datasets import ImageData
 from diffsearch.records import CUT, Outcome
+from diffsearch.search.samplers import draw
 from diffsearch.search.sequential import EPOCHS
 from diffsearch.space.axes import finalist_points, grid, picked, points_at, searched_points, settings_at, walk
 from diffsearch.space.settings import (
-    Axis,
     Choices,
-    Integers,
-    LogUniform,
     Point,
     RunSettings,
     SamplingPoint,
@@ -75,7 +72,7 @@ class Schedule:
     def drawn(self) -> list[Point]:
         """Points that stand for the whole space: at random, the same ones at each call."""
         rng = random.Random(self.spec.seed)
-        return [walk(self.spec.axes, self.spec.fixed, lambda axis: _draw(axis, rng)) for _ in range(DRAWN)]
+        return [walk(self.spec.axes, self.spec.fixed, lambda axis: draw(axis, rng)) for _ in range(DRAWN)]
 
     @cached_property
     def known(self) -> list[Sequence[Leg]]:
@@ -241,14 +238,3 @@ def _milestones_of(asked: Asked, ended: Outcome) -> int:
 
 def _longer(leg: Leg, seconds: float) -> Leg:
     return replace(leg, other_s=leg.other_s + seconds)
-
-
-def _draw(axis: Axis, rng: random.Random) -> Any:
-    domain = axis.domain
-    if isinstance(domain, Choices):
-        return rng.choice(domain.values)
-    if isinstance(domain, Integers):
-        return rng.randint(domain.low, domain.high)
-    if isinstance(domain, LogUniform):
-        return math.exp(rng.uniform(math.log(domain.low), math.log(domain.high)))
-    return rng.uniform(domain.low, domain.high)
