@@ -346,8 +346,9 @@ class Proposals:
                 self._told[identity] = history.scores
                 if history.evaluations:
                     self._earned[identity] = history.evaluations
+                without = self._without
                 self._compare(identity, history.scores)
-                self._without = 0
+                self._without = without
 
     def _compare_again(self, trials: Iterable[Trial], again: Collection[str]) -> None:
         """What was told, in the order in which it was; warm trials are no runs, but others must be better."""
