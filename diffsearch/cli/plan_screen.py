@@ -191,7 +191,7 @@ class Screen:
             time = f"{about(forecast.low_s)} to {about(forecast.high_s)}, likely {time},"
         parts = {"training": forecast.train_s, "sampling": forecast.draw_s, "scoring": forecast.score_s}
         shares = [f"{name} {about(seconds / max(1, plan.workers))}" for name, seconds in parts.items()]
-        shares += [f"start and report {about(forecast.start_s + forecast.end_s)}"]
+        shares += [f"start and report {about(forecast.start_s + forecast.around_s)}"]
         since = "timed just now" if not speed.remembered else "as the store remembers it"
         since = since if not (speed.timed and speed.remembered) else "from the store and timed just now"
         measured = f"{speed.images_per_s:,.0f} img/s and {speed.steps_per_s:,.0f} steps/s a worker, {since}"

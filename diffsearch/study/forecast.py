@@ -234,7 +234,7 @@ class Forecast:
     low_s: float  # equal to `wall_s` where nothing is stopped
     high_s: float
     start_s: float  # of `wall_s`: before the first run trains
-    end_s: float  # after the last one: the report
+    around_s: float  # and outside of the study's own time: imports, the report
     runs: float  # of the search that will end
     runs_low: int
     runs_high: int
@@ -249,12 +249,13 @@ class Forecast:
 
 
 def foretell(
-    game: Game, *, start_s: float, end_s: float, learns: bool, milestones: int, seed: int = 0, sure: bool = False
+    game: Game, *, start_s: float, around_s: float, learns: bool, milestones: int, seed: int = 0, sure: bool = False
 ) -> Forecast:
     """Play a game many times.
 
     Args:
-        start_s, end_s: what comes before the first run and after the last.
+        start_s: of the study's time, before the first run trains.
+        around_s: outside of its time.
         learns: whether the search's points may get better as it goes.
         sure: costs are counts and have no error.
     """
@@ -270,14 +271,14 @@ def foretell(
     widen = (1 / (1 + error), 1 + error) if game.rule is not None else (1.0, 1.0)
     runs = sorted(play.runs for play in plays)
     mean = {name: fmean(play.busy.get(name, 0.0) for play in plays) for name in plays[0].busy} if plays[0].busy else {}
-    beside = start_s + end_s
+    beside = start_s + around_s
     by = [play.by for play in plays]
     return Forecast(
         wall_s=wall + beside,
         low_s=low * widen[0] + beside,
         high_s=high * widen[1] + beside,
         start_s=start_s,
-        end_s=end_s,
+        around_s=around_s,
         runs=fmean(runs),
         runs_low=runs[out],
         runs_high=runs[-1 - out],

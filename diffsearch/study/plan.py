@@ -28,8 +28,8 @@ from diffsearch.study.timing import MOST_PROBES, measure, measure_scoring
 from diffsearch.training.memory import describe, resident_mb
 
 PROBES = 3  # points of the space whose network is described
-START_S = 9.0  # of a session until its first run trains, where none was measured: Ray, workers, their imports, bounds
-END_S = 8.0  # after the last run: the report
+START_S = 19.5  # of a session until its first run trains, where none was measured: bounds, Ray, workers, their imports
+AROUND_S = 17.0  # of the command, outside of its session: imports before it, the report after it
 STEADY = ("random", "grid", "sequential")  # algorithms whose points don't get better as they go; all others' may
 
 
@@ -192,7 +192,7 @@ def _forecast(schedule: Schedule, workers: int, runs: int | None, start_s: float
     return foretell(
         game,
         start_s=start_s,
-        end_s=END_S,
+        around_s=AROUND_S,
         learns=spec.search.algorithm.name not in STEADY,
         milestones=len(spec.milestones),
         seed=spec.seed,
@@ -218,7 +218,7 @@ def _survivors(spec: StudySpec, workers: int, count: int) -> Sequence[float]:
     whole = [Leg(train_s=1.0)] * milestones
     game = Game(lambda rng, number: whole, lambda rng: Leg(), workers, Limits(runs=count), rule, 0, spec.milestones)
     learns = spec.search.algorithm.name not in STEADY
-    return foretell(game, start_s=0, end_s=0, learns=learns, milestones=milestones, sure=True).shares
+    return foretell(game, start_s=0, around_s=0, learns=learns, milestones=milestones, sure=True).shares
 
 
 def _sequential_runs(spec: StudySpec) -> int:

@@ -28,13 +28,13 @@ from diffsearch.study.forecast import Game, Leg, Limits, rule_of
 from diffsearch.study.inherit import points_again
 from diffsearch.study.ledger import Asked, Ledger, Stage
 from diffsearch.study.requests import FRESH_SEEDS, Requests
-from diffsearch.study.speed import Speeds
+from diffsearch.study.speed import Speeds, drawn
 from diffsearch.study.sweep import network_calls
 from diffsearch.trial import missing
 
 DRAWN = 100  # points that stand for a space
 MOST_GRID = 2000  # points of a grid that are looked up in the store
-RUN_S, MILESTONE_S = 0.15, 0.15  # beside training, sampling, scoring: to begin a run; files and messages of a milestone
+RUN_S, MILESTONE_S = 0.3, 0.3  # beside training, sampling, scoring: to begin a run; files and messages of a milestone
 
 
 @dataclass
@@ -136,7 +136,7 @@ class Schedule:
     def _leg(self, settings: RunSettings, epochs: int, points: Sequence[SamplingPoint], stage: Stage) -> Leg:
         scoring, samples = self._requests.scoring(stage), self._requests.scoring(stage).samples
         rates, images = self.speeds.rates(settings), epochs * len(self.data.train)
-        calls = samples * network_calls(points, settings)
+        calls = drawn(samples) * network_calls(points, settings)
         return Leg(
             epochs=epochs,
             images=images,

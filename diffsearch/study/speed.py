@@ -8,6 +8,7 @@ errors). So a handful of timed points carries over to a whole space.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -43,12 +44,17 @@ def sort_of(settings: RunSettings) -> Sort:
     )
 
 
+def drawn(samples: int) -> int:
+    """Images that are computed for so many samples: whole batches, of which the last is cut off."""
+    return math.ceil(samples / SAMPLING_BATCH) * SAMPLING_BATCH
+
+
 @dataclass(frozen=True, slots=True)
 class Rates:
     """Of one sort of run on one worker, all workers being busy."""
 
     s_per_image: float  # trained
-    s_per_call: float  # of the network in sampling, for one image
+    s_per_call: float  # of the network in sampling, for one image that is computed
 
 
 NOMINAL = Rates(1e-3, 3e-4)
@@ -179,4 +185,5 @@ def _rates_of(folder: RunFolder, sheets: Sequence[Evaluation]) -> Rates | None:
     if min(trained_s, drawn_s) < LEAST_REMEMBERED_S:
         return None
     images = sum(record.images_seen / record.epoch for record in epochs)
-    return Rates(trained_s / images, drawn_s / sum(sheet.network_calls for sheet in sheets))
+    calls = sum(sheet.network_calls * drawn(sheet.samples) / sheet.samples for sheet in sheets)
+    return Rates(trained_s / images, drawn_s / calls)

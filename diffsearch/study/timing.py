@@ -7,8 +7,9 @@ import multiprocessing
 import os
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from diffsearch.study.speed import Rates, Speeds, sort_of
 from diffsearch.training.loop import start, train
 from diffsearch.trial import SAMPLING_BATCH
 
+T = TypeVar("T")
 MOST_PROBES = 5  # points that are timed
 TIMED_S = 0.4  # at least so long for each of its two timings, after a step that warms up
 FEATURES_SCORED = 64  # images whose pass through an extractor is timed
@@ -55,17 +57,20 @@ def measure_scoring(metrics: Sequence[str], samples: int, data: ImageData, store
             images = rng.integers(0, 256, (min(samples, FEATURES_SCORED), *data.image_shape), np.uint8)
             against = reference_for(name, data, store.references)
             if name.extractor not in made:
-                outputs(extractor_of(name), images[:2])  # the first pass sets up
-                began = time.perf_counter()
-                made[name.extractor] = outputs(extractor_of(name), images)
-                spent += (time.perf_counter() - began) * samples / len(images)
+                made[name.extractor], took_s = _second(outputs, extractor_of(name), images)
+                spent += took_s * samples / len(images)
             many = _resized(made[name.extractor], max(samples, name.minimum_samples), rng)
-            began = time.perf_counter()
-            score_outputs(name, many, against)
-            spent += time.perf_counter() - began
+            spent += _second(score_outputs, name, many, against)[1]
     except MetricError:
         return 0.0
     return spent
+
+
+def _second(call: Callable[..., T], *given: Any) -> tuple[T, float]:
+    """What a call gives, and the seconds of its second time: the first sets up."""
+    call(*given)
+    began = time.perf_counter()
+    return call(*given), time.perf_counter() - began
 
 
 def _resized(few: Outputs, count: int, rng: np.random.Generator) -> Outputs:

@@ -17,11 +17,11 @@ WHOLE = Game(lambda rng, number: RUN, lambda rng: Leg(9, 900, 100, 10.0), 2, Lim
 
 
 def told(game, **options):
-    return foretell(game, **{"start_s": 0.0, "end_s": 0.0, "learns": False, "milestones": 3, **options})
+    return foretell(game, **{"start_s": 0.0, "around_s": 0.0, "learns": False, "milestones": 3, **options})
 
 
 def test_without_a_rule_the_time_is_one_number_and_the_sum_of_its_parts():
-    found = told(WHOLE, start_s=5.0, end_s=7.0)
+    found = told(WHOLE, start_s=5.0, around_s=7.0)
     assert found.wall_s == found.low_s == found.high_s == 5 + 10 * 9 / 2 + 7
     assert (found.runs, found.epochs, found.images, found.train_s) == (10, 90, 9000, 90.0)
     assert found.shares == (1.0, 1.0, 1.0) and found.ended_by == "runs"
