@@ -7,7 +7,8 @@ Optuna refuses a categorical whose choices changed, so another space is another 
 * Another space, or another study of this store (`search.warm_start`): runs that this study could have asked for and
   that are complete are taken over. They are known, stand in its tables and cost no run of `runs`.
 * Runs of another seed, and all runs of another store: history for the sampler alone. They stand in no table, and the
-  search may ask for their points, to have runs of its own there. Nothing of another store is copied.
+  search may ask for their points, to have runs of its own there. Nothing of another store is copied. Runs of the
+  seeds over which this study repeats its finalists are passed over: what chooses a finalist never judges it.
 
 Scored alike means: the same data, metrics measured with the same extractor on as many samples, at each of this study's
 milestones and sampling points. Runs that lack some of that are left out, those that were stopped early among them.
@@ -107,7 +108,7 @@ def _take(
 
 def _learn(requests: Requests, journal: SearchJournal, sign: float, settings: RunSettings, folder: RunFolder) -> None:
     """Tell the sampler of a run that this study can't have asked for, where it fits and was scored alike."""
-    point = point_of(requests.spec, settings)
+    point = None if requests.is_final_seed(settings.seed) else point_of(requests.spec, settings)
     if point is None or run_key(settings, requests.content, requests.spec.extensions) != folder.key:
         return
     wanted = requests.search_run(point, 0, None)

@@ -98,6 +98,11 @@ class Requests:
         milestones = tuple(epoch for epoch in self.spec.milestones if epochs is None or epoch <= epochs)
         return self._asked(point, repeat, "search", milestones)
 
+    def is_final_seed(self, seed: int) -> bool:
+        """Whether this study repeats its finalists over that training seed: no score of it may choose one."""
+        finals = self.spec.search.finalists
+        return finals.top > 0 and 0 <= seed - self.spec.seed - FRESH_SEEDS < finals.repeats
+
     def finalist(self, point: Point, repeat: int, epochs: tuple[int, ...], sampled: Collection[str] = ()) -> Asked:
         """A repetition of a finalist over a fresh seed, scored in full where its configuration earned its score.
 

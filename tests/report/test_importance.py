@@ -9,7 +9,7 @@ import pytest
 
 from diffsearch.records import RunHistory, StudyHistory
 from diffsearch.report.figures import importance_bars
-from diffsearch.report.importance import Importances, importances
+from diffsearch.report.importance import Importances, _around, importances
 from tests.report.conftest import make_history
 
 
@@ -69,3 +69,9 @@ def test_two_axes_of_equal_effect_can_not_be_ranked():
     assert set(found.unranked) == {"model.channels", "training.normalization"}
     (turned,) = found.turned.values()
     assert 0.1 < turned < 0.9
+
+
+def test_bootstraps_lie_around_the_share_that_they_are_of():
+    """By themselves they tend towards equal shares, as a study of fewer different runs does."""
+    found = _around({"a": 0.7, "b": 0.3}, [{"a": 0.5, "b": 0.5}, {"a": 0.6, "b": 0.4}, {"a": 0.7, "b": 0.3}])
+    assert found["a"] == pytest.approx([0.6, 0.7, 0.8]) and found["b"] == pytest.approx([0.4, 0.3, 0.2])

@@ -102,6 +102,17 @@ def test_another_store_is_history_for_the_sampler_alone(laboratory, reopen, tmp_
     assert len(optunas(laboratory).trials) >= 10 and reopen(warm).next() is Signal.DONE
 
 
+@pytest.mark.parametrize(("seed", "known"), [(1000, False), (1001, False), (1002, True)])
+def test_runs_of_the_seeds_that_judge_finalists_choose_none(laboratory, reopen, tmp_path, seed, known):
+    """Two repeats are over the seeds 1000 and 1001: their scores would be those that the finals are to be fresh of."""
+    elsewhere = Store.open(tmp_path / "elsewhere")
+    recorded(laboratory, reopen, {**LISTED, "name": "other", "seed": seed}, elsewhere)
+    finals = {"top": 1, "repeats": 2}
+    search = {"algorithm": "tpe", "runs": 1, "finalists": finals, "warm_start": str(elsewhere.root)}
+    reopen({**LISTED, "search": search})
+    assert bool([trial for trial in optunas(laboratory).trials if trial.user_attrs.get("warm")]) is known
+
+
 def test_a_store_that_grows_and_a_kill_in_between_change_nothing(laboratory, reopen, tmp_path):
     store = Store.open(tmp_path / "elsewhere")
     recorded(laboratory, reopen, {**LISTED, "name": "other", "training.learning_rate": RATES[:2]}, store)
