@@ -335,9 +335,9 @@ class Conductor:
             let_go(self.requests)
         chosen: list[tuple[Point, tuple[int, ...], tuple[str, ...]]] = []
         if self.requests.judge.several:
-            chosen += self.proposals.front(finals.top)
+            chosen += self.proposals.answers.front(finals.top)
         else:
-            found = best(self.requests, finals.top) if screened else self.proposals.best(finals.top)
+            found = best(self.requests, finals.top) if screened else self.proposals.answers.best(finals.top)
             chosen += [(point, (epoch,), ()) for point, epoch in found]
         for point, epochs, sampled in chosen:
             for repeat in range(finals.repeats):

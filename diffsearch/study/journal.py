@@ -1,30 +1,24 @@
 """The search's history: an Optuna JournalStorage file in the study's folder, which `optuna-dashboard` opens as it is.
 
-Opened by the driver alone, under the study's lease; mended first, since a torn last line plus one append would make it
-unreadable for good and a left-over lock costs half a minute.
+Opened by the driver alone, under the study's lease.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal._storage import JournalOperation
 from optuna.trial import FrozenTrial, TrialState
 
-from diffsearch.errors import StoreError
-from diffsearch.files import mend_tail
 from diffsearch.search import samplers
 from diffsearch.search.earned import Earned, Verdict, best_by_epoch
 from diffsearch.search.sequential import Proposal
 from diffsearch.space.settings import Axis, Choice, Point, to_plain
+from diffsearch.study.journal_file import InMemory, JournalFile, mend
 
 FILE = "journal.log"
 INHERITED = "inherited"  # user attribute of the Optuna study: what earlier spaces found out is in it
@@ -80,7 +74,7 @@ class SearchJournal:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         logging.getLogger("optuna").setLevel(logging.ERROR)
         self._genetic = samplers.genetic(algorithm, self._axes)
-        self._file: _JournalFile | _Nothing = _Nothing()
+        self._file: JournalFile | InMemory = InMemory()
         if folder is None:
             self._study = optuna.create_study(study_name=name, directions=["minimize"] * objectives)
         else:
@@ -90,14 +84,14 @@ class SearchJournal:
             self._grid = samplers.build(algorithm, samplers.seed_of(seed, 0), self._axes)
 
     def _open(self, path: Path, name: str) -> None:
-        _mend(path)
+        mend(path)
         self._file = file = self._load(path, name)
         if self._is_half_asked():
             file.forget_last_trial()
             self._file = self._load(path, name)
 
-    def _load(self, path: Path, name: str) -> _JournalFile:
-        file = _JournalFile(path)
+    def _load(self, path: Path, name: str) -> JournalFile:
+        file = JournalFile(path)
         storage = optuna.storages.JournalStorage(file)
         try:
             self._study = optuna.load_study(storage=storage, study_name=name)
@@ -285,62 +279,3 @@ class SearchJournal:
             elsewhere=str(frozen.user_attrs.get(ELSEWHERE, "")),
             told_at=frozen.datetime_complete.timestamp() if frozen.datetime_complete else 0.0,
         )
-
-
-class _Nothing:
-    """Where a history that stays in memory is written to."""
-
-    def flush(self) -> None: ...
-
-
-class _JournalFile(JournalFileBackend):
-    """Optuna's own file, written by one process alone: without its lock, and each decision in one write and one flush.
-
-    A kill then leaves no trial that was asked for but has no parameters yet.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path))
-        self._path, self._written = path, len(path.read_bytes().splitlines())
-        self._pending: list[dict[str, Any]] = []
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        self._pending += logs
-
-    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:  # type: ignore[override]
-        if log_number_from < self._written:
-            yield from super().read_logs(log_number_from)
-        yield from self._pending[max(0, log_number_from - self._written) :]
-
-    def flush(self) -> None:
-        """Write what a decision appended, so that it lasts through a power cut."""
-        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in self._pending)
-        try:
-            with self._path.open("ab") as file:
-                file.write(lines.encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise StoreError(f"can't append to {self._path}: {error.strerror or error}") from error
-        self._written, self._pending = self._written + len(self._pending), []
-
-    def forget_last_trial(self) -> None:
-        """Cut the file off before the line that made its last trial."""
-        lines = self._path.read_bytes().splitlines(keepends=True)
-        last = max(
-            number for number, line in enumerate(lines) if json.loads(line)["op_code"] == JournalOperation.CREATE_TRIAL
-        )
-        os.truncate(self._path, sum(len(line) for line in lines[:last]))
-
-
-def _mend(path: Path) -> None:
-    """Drop a torn last line and locks left behind by a killed driver. Only to be called under the study's lease."""
-    for lock in path.parent.glob(f"{path.name}*.lock*"):
-        lock.unlink(missing_ok=True)
-    if path.exists():
-        descriptor = os.open(path, os.O_RDWR)
-        try:
-            mend_tail(descriptor)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -8,20 +8,20 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 
 from diffsearch.errors import DiffsearchError
 from diffsearch.records import CUT, Outcome, State
-from diffsearch.search import pareto, samplers
+from diffsearch.search import samplers
 from diffsearch.search.earned import Earned, best_by_epoch
-from diffsearch.search.sequential import EPOCHS, Proposal, Sequential, sequential
+from diffsearch.search.sequential import Proposal, Sequential, sequential
 from diffsearch.space.axes import grid, grid_size, settings_at, walk
 from diffsearch.space.settings import Point, canonical
+from diffsearch.study.answers import Answers, mean_curve, mean_evaluations
 from diffsearch.study.budget import Spending
 from diffsearch.study.inherit import inherit, points_again
 from diffsearch.study.journal import SearchJournal, Trial
-from diffsearch.study.ledger import Asked
 from diffsearch.study.requests import Requests
 from diffsearch.training.memory import parameters_of
 from diffsearch.trial import missing
@@ -68,11 +68,8 @@ class Proposals:
         self._image_shape, self._spending = image_shape, spending
         self._sequential = self._build_sequential()
         self._open: dict[int, _Open] = {}  # trial number → trial
-        self._told: dict[str, dict[int, float] | None] = {}  # proposal identity → scores
-        self._earned: dict[str, tuple[Earned, ...]] = {}  # and all evaluations, where a score doesn't say it all
+        self.answers = Answers(requests, at_epochs=self._sequential is not None)
         self._counted = 0  # runs that the search asked for, warm ones and repetitions aside
-        self._best, self._without = math.inf, 0  # best score that was told, and points told since that aren't better
-        self._seen: list[tuple[float, ...]] = []  # every feasible evaluation that was told, of several objectives
         self._first: deque[Trial | Proposal] = deque()  # before anything new
         self.is_over = False
         finite = samplers.traits(self._spec.search.algorithm).get("finite")
@@ -87,7 +84,7 @@ class Proposals:
             if trial is None:
                 return None
             identity = trial.proposal.identity
-            if identity in self._told:
+            if identity in self.answers:
                 self._tell([trial.number], identity, stopped=False)
                 continue
             if self._refuse(trial):
@@ -132,62 +129,24 @@ class Proposals:
         open_.failed |= not outcome.ok
         if open_.waiting:
             return
-        scores = None if open_.failed else _mean_curve(list(open_.scores.values()))
-        earned = () if open_.failed else _mean_evaluations(list(open_.earned.values()))
+        scores = None if open_.failed else mean_curve(list(open_.scores.values()))
+        earned = () if open_.failed else mean_evaluations(list(open_.earned.values()))
         del self._open[trial]
-        self._told[open_.identity] = best_by_epoch(earned) or None if earned else scores
-        if earned:
-            self._earned[open_.identity] = earned
-        self._compare(open_.identity, self._told[open_.identity])
+        self.answers.add(open_.identity, best_by_epoch(earned) if earned else scores, earned)
+        self.answers.compare(open_.identity)
         self._tell(open_.numbers, open_.identity, open_.stopped)
 
     def _tell(self, numbers: Iterable[int], identity: str, stopped: bool) -> None:
         """Tell the journal what is known of a proposal."""
-        own = self._earned.get(identity, ())
-        others = (earned for other, run in self._earned.items() if other != identity for earned in run)
-        verdict = self._requests.judge.verdict(own, others)
+        scores, evaluations = self.answers.scores[identity], self.answers.evaluations.get(identity, ())
+        verdict = self.answers.verdict(identity)
         for number in numbers:
-            self.journal.tell(number, self._told[identity], stopped, own, verdict)
+            self.journal.tell(number, scores, stopped, evaluations, verdict)
 
     def earned_at(self, trial: int, run: str, epoch: int) -> list[Earned]:
         """What a run of a trial earned at one epoch, where a score doesn't say it all."""
         earned = self._open[trial].earned.get(run, {})
         return [what for (at, _), what in earned.items() if at == epoch]
-
-    def best(self, top: int) -> list[tuple[Point, int]]:
-        """(point, epoch) of the best evaluations of distinct points, best first; failures have none."""
-        best: list[tuple[float, int, Point]] = []
-        for number, asked in enumerate(self._requests.ledger.of(self._requests.asks)):
-            curve = self._told.get(self._identity(asked)) if asked.stage == "search" else None
-            if curve:
-                score, epoch = min((score, epoch) for epoch, score in curve.items())
-                best.append((score, number, {**asked.point, EPOCHS: epoch}))
-        distinct: dict[str, tuple[Point, int]] = {}
-        for _, _, point in sorted(best, key=lambda entry: entry[:2]):
-            bare = {path: value for path, value in point.items() if path != EPOCHS}
-            distinct.setdefault(canonical(bare), (bare, point[EPOCHS]))
-        return list(distinct.values())[:top]
-
-    def front(self, top: int) -> list[tuple[Point, tuple[int, ...], tuple[str, ...]]]:
-        """Points with most of the front's hypervolume, with the epochs and sampling points that are on it.
-
-        A point is as good as its best evaluation; all that it has on the front is repeated with it.
-        """
-        found = [
-            (asked.point, earned)
-            for asked in self._requests.ledger.of(self._requests.asks)
-            for earned in (self._earned.get(self._identity(asked), ()) if asked.stage == "search" else ())
-            if earned.feasible
-        ]
-        members: dict[str, tuple[Point, list[Earned]]] = {}
-        values = pareto.array([earned.values for _, earned in found], columns=len(self._requests.judge.objectives))
-        for index in pareto.by_contribution(values):
-            point, earned = found[index]
-            members.setdefault(canonical(dict(point)), (point, []))[1].append(earned)
-        return [
-            (point, tuple(sorted({e.epoch for e in run})), tuple(dict.fromkeys(e.sampling for e in run)))
-            for point, run in list(members.values())[:top]
-        ]
 
     # --- what comes next --------------------------------------------------------------------------------------------
 
@@ -204,8 +163,8 @@ class Proposals:
             return self._end(f"search.runs ({limit})")
         if by := spending.used_up():
             return self._end(by)
-        if by := spending.crowded_out() or spending.patience_ended(self._without):
-            if not (self._counted or self._told) and spending.crowded_out():
+        if by := spending.crowded_out() or spending.patience_ended(self.answers.without):
+            if not (self._counted or self.answers.scores) and spending.crowded_out():
                 raise DiffsearchError(spending.complaint())
             return None if self._open else self._end(by)  # a run under way may stop early, or be the best
         if self._sequential is not None:
@@ -226,7 +185,7 @@ class Proposals:
             reason = "; ".join(why for _, why in refused.values())
             self._requests.ledger.end(asked, Outcome(State.INFEASIBLE, reason))
             self.journal.refuse(trial.number, {name: violation for name, (violation, _) in refused.items()})
-            self._told[trial.proposal.identity] = None
+            self.answers.add(trial.proposal.identity, None)
         return bool(refused)
 
     def _is_refused(self, proposal: Proposal) -> bool:
@@ -265,7 +224,7 @@ class Proposals:
         return True
 
     def _next_sequential(self, search: Sequential) -> Trial | None:
-        wanted = search.wanted(self._told)
+        wanted = search.wanted(self.answers.scores)
         underway = {open_.identity for open_ in self._open.values()}
         fresh = [proposal for proposal in wanted if proposal.identity not in underway]
         if not wanted:
@@ -281,18 +240,7 @@ class Proposals:
         return None
 
     def _known(self) -> set[str]:
-        return {*self._told, *(open_.identity for open_ in self._open.values())}
-
-    def _compare(self, identity: str, scores: Mapping[int, float] | None) -> None:
-        """Whether a point that was told is better than all before, or joins their front; a failed one isn't."""
-        best = min(scores.values(), default=math.inf) if scores else math.inf
-        better = best < self._best
-        if len(self._requests.judge.objectives) > 1:
-            own = [earned.values for earned in self._earned.get(identity, ()) if earned.feasible]
-            better = any(not any(_at_most(before, values) for before in self._seen) for values in own)
-            self._seen += own
-        self._without = 0 if better else self._without + 1
-        self._best = min(self._best, best)
+        return {*self.answers.scores, *(open_.identity for open_ in self._open.values())}
 
     def _build_sequential(self) -> Sequential | None:
         algorithm = self._spec.search.algorithm
@@ -305,11 +253,6 @@ class Proposals:
     def _cost(self, point: Point) -> float:
         settings = settings_at(self._spec, point, self._spec.seed)
         return parameters_of(settings, self._image_shape) * settings.steps
-
-    def _identity(self, asked: Asked) -> str:
-        """Of the proposal that a search run answers."""
-        full = asked.milestones[-1] if self._sequential is not None else None
-        return Proposal(asked.point, full).identity
 
     # --- what an earlier session knew -------------------------------------------------------------------------------
 
@@ -325,30 +268,26 @@ class Proposals:
             idle = 0 if identity not in asked else idle + (not trial.chosen)
             asked.add(identity)
             if trial.evaluations:
-                self._earned[identity] = trial.evaluations
+                self.answers.evaluations[identity] = trial.evaluations
             point = canonical(dict(trial.proposal.point))
             if trial.finished and not trial.warm and (point in cut or (not trial.scores and point in refused)):
                 again[identity] = trial.proposal
             elif trial.finished:
                 again.pop(identity, None)
-                self._counted += not trial.warm and not trial.refused and identity not in self._told
-                self._told[identity] = dict(trial.scores) if trial.scores else None
+                self._counted += not trial.warm and not trial.refused and identity not in self.answers
+                self.answers.add(identity, dict(trial.scores or {}))
             else:
                 self._first.append(trial)
         self._compare_again(trials, again)
         under_way = {first.proposal.identity for first in self._first if isinstance(first, Trial)}
-        self._first.extend(again[identity] for identity in again if identity not in {*self._told, *under_way})
+        self._first.extend(again[identity] for identity in again if identity not in {*self._known(), *under_way})
         self.is_over = idle >= IDLE_PROPOSALS and not self._first
         if self._sequential is None:
             self._first.extend(point for point in points_again(self._requests) if point.identity not in asked)
             self._first.extend(p for p in map(Proposal, self._spec.search.enqueue) if p.identity not in asked)
             for identity, history in inherit(self._requests, self.journal, self._sign, known=asked).items():
-                self._told[identity] = history.scores
-                if history.evaluations:
-                    self._earned[identity] = history.evaluations
-                without = self._without
-                self._compare(identity, history.scores)
-                self._without = without
+                self.answers.add(identity, history.scores, history.evaluations)
+                self.answers.compare(identity, is_run=False)
 
     def _compare_again(self, trials: Iterable[Trial], again: Collection[str]) -> None:
         """What was told, in the order in which it was; warm trials are no runs, but others must be better."""
@@ -356,9 +295,7 @@ class Proposals:
         told = (trial for trial in trials if trial.finished and not trial.elsewhere)
         for trial in sorted(told, key=lambda each: each.told_at):
             if trial.proposal.identity not in seen:
-                without = self._without
-                self._compare(trial.proposal.identity, trial.scores)
-                self._without = without if trial.warm or trial.refused else self._without
+                self.answers.compare(trial.proposal.identity, is_run=not (trial.warm or trial.refused))
             seen.add(trial.proposal.identity)
 
     def _unfinished(self) -> tuple[set[str], set[str]]:
@@ -372,27 +309,3 @@ class Proposals:
                 refused |= {point} if outcome.by_machine else set()
                 cut |= {point} if room and CUT in outcome.details else set()
         return refused, cut
-
-
-def _at_most(values: tuple[float, ...], others: tuple[float, ...]) -> bool:
-    """Whether no value is greater than the other's."""
-    return all(value <= other for value, other in zip(values, others, strict=True))
-
-
-def _mean_evaluations(runs: list[dict[tuple[int, str], Earned]]) -> tuple[Earned, ...]:
-    """Mean values over repeats of the evaluations that all of them have; a constraint holds where it does in each."""
-    shared = set.intersection(*(set(run) for run in runs)) if runs else set()
-    return tuple(
-        replace(
-            runs[0][where],
-            values=tuple(sum(each) / len(runs) for each in zip(*(run[where].values for run in runs), strict=True)),
-            violations=tuple(max(each) for each in zip(*(run[where].violations for run in runs), strict=True)),
-        )
-        for where in sorted(shared)
-    )
-
-
-def _mean_curve(curves: list[dict[int, float]]) -> dict[int, float] | None:
-    """Mean over repeats at the epochs that all of them reached."""
-    shared = set.intersection(*(set(curve) for curve in curves)) if curves else set()
-    return {epoch: sum(curve[epoch] for curve in curves) / len(curves) for epoch in sorted(shared)} or None

@@ -153,7 +153,7 @@ def test_when_time_is_up_runs_stop_at_their_next_milestone_and_go_on_when_it_is_
     conductor.heard(first, scored(first, 2, 0.9))
     conductor.ended(first, Outcome(State.FINISHED))
     assert conductor.next() is Signal.DONE
-    assert [point for point, _ in conductor.proposals.best(2)] == [second.asked.point, first.asked.point]
+    assert [point for point, _ in conductor.proposals.answers.best(2)] == [second.asked.point, first.asked.point]
     again = open_study({**ENDLESS, "budget.wall": "100s", "search.stopping": "asha"})
     assert again.next() is Signal.DONE
     raised = open_study({**ENDLESS, "budget.wall": "1h", "search.stopping": "asha"})
