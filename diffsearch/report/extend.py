@@ -45,6 +45,16 @@ def extended(domain: Domain, best: Any) -> tuple[Domain, str] | None:
     )
 
 
+def joined(whole: Domain, inner: Domain, wider: Domain) -> Domain:
+    """A part of a domain, with what a wider one adds to the whole of it."""
+    if isinstance(whole, Choices):
+        assert isinstance(inner, Choices) and isinstance(wider, Choices)
+        return Choices(tuple(v for v in wider.values if v in inner.values or v not in whole.values))
+    assert not isinstance(inner, Choices) and not isinstance(wider, Choices)
+    low = wider.low if wider.low < whole.low else inner.low
+    return between(whole, low, wider.high if wider.high > whole.high else inner.high)
+
+
 def _further(values: Sequence[Any], best: Any) -> tuple[Domain, str] | None:
     parts = [value if isinstance(value, tuple) else (value,) for value in values]
     if len({len(part) for part in parts}) != 1 or not parts[0] or not all(is_numeric(part) for part in parts):

@@ -51,6 +51,9 @@ class Importances:
         return (paths[0], *ties) if ties else ()
 
 
+NOTHING = Importances((), {}, 0, False, ())  # known of any axis
+
+
 def importances(history: StudyHistory) -> Importances:
     """fANOVA (Hutter et al. 2014, Optuna's implementation) over each ranked run's best score.
 

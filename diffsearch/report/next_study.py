@@ -11,14 +11,16 @@ from diffsearch.errors import ConfigError
 from diffsearch.records import StudyHistory
 from diffsearch.report import phrases
 from diffsearch.report.blocks import code, lines
-from diffsearch.report.importance import Importances, importances
+from diffsearch.report.extend import joined
+from diffsearch.report.importance import NOTHING, Importances, importances
+from diffsearch.report.next_front import Front
 from diffsearch.report.next_region import region
 from diffsearch.report.next_rules import Evidence, Finding, edges, fixed, milestones
 from diffsearch.report.ranks import point_key, rankable, searched, winner
 from diffsearch.space.edit import Change, rewrite
 from diffsearch.space.lines import Problems, parse
 from diffsearch.space.load import loads
-from diffsearch.space.settings import Axis, Choice, Choices, Integers, LogUniform, StudySpec, to_plain
+from diffsearch.space.settings import Axis, Choice, Choices, Integers, LogUniform, Point, StudySpec, to_plain
 
 MARK = "next:"
 LONGEST = 100  # letters of a study's name
@@ -51,30 +53,25 @@ def next_study(history: StudyHistory, spec: StudySpec | None = None, found: Impo
         spec = spec or loads(history.text)
     except ConfigError as error:
         return NextStudy(name, "", (), f"The study's file can't be read here, so nothing is suggested: {_first(error)}")
-    if history.objectives:
-        return NextStudy(name, "", (), "Several objectives have a front and no winner, so no one region follows.")
     history = searched(history)
-    won = winner(history)
-    if won is None or not history.milestones:
+    won, front = winner(history), Front.of(history, spec) if history.objectives else None
+    if won is None or not history.milestones or (history.objectives and front is None):
         return NextStudy(name, "", (), "No run has a score that ranks, so nothing follows.")
-    known = Evidence(history, spec, won, found or importances(history))
-    inside = region(known)
-    findings = _together(known, list(inside.findings))
-    if _one_at_a_time(known) and len(known.spec.axes) > 1:
-        findings += list(_jointly(known))
+    known = Evidence(history, spec, won, NOTHING if front else found or importances(history))
+    findings, words = _across(front) if front else _follows(known)
     head = Change("name", name, _opening(known))
     old = "enqueue: none of the old points, which may lie outside."
     cleared = [Change("search.enqueue", [], old)] if spec.search.enqueue else []
     changes = _possible(spec, [head, *cleared], [_change(spec, finding) for finding in findings])
     if not changes:
         few = f"{phrases.several(len(rankable(history)), 'run')} that rank"
-        return NextStudy(
-            name, "", (), f"{inside.words} The data ({few}) supports no other space: more runs of this one may."
-        )
-    begins = _possible(spec, [head, *changes], _beginning(known, [head, *cleared, *changes]))
+        return NextStudy(name, "", (), f"{words} The data ({few}) supports no other space: more runs of this one may.")
+    begins = _possible(
+        spec, [head, *changes], _beginning(known, front.points if front else [known.point], [head, *cleared, *changes])
+    )
     changes += begins or cleared
     text = rewrite(spec.text, [head, *changes], MARK)
-    return NextStudy(name, text, tuple(change.path for change in changes), f"{inside.words} {_SAID}")
+    return NextStudy(name, text, tuple(change.path for change in changes), f"{words} {_SAID}")
 
 
 def what_to_try_next(history: StudyHistory, spec: StudySpec | None, importance: Importances) -> str:
@@ -89,33 +86,42 @@ def what_to_try_next(history: StudyHistory, spec: StudySpec | None, importance: 
     return lines("## What to try next", found.words, how, code(found.text, "yaml"))
 
 
-def _together(known: Evidence, narrowed: list[Finding]) -> list[Finding]:
+def _follows(known: Evidence) -> tuple[list[Finding], str]:
+    """What follows from the results of one objective, and what the model of its scores makes of the space."""
+    inside = region(known)
+    done = [] if _one_at_a_time(known) else list(fixed(known))
+    findings = _together(known.spec, list(inside.findings), done, list(edges(known)), milestones(known))
+    if _one_at_a_time(known) and len(known.spec.axes) > 1:
+        findings += list(_jointly(known))
+    return findings, inside.words
+
+
+def _across(front: Front) -> tuple[list[Finding], str]:
+    """The same of several objectives."""
+    regions = front.regions()
+    words = f"With {phrases.listing(front.history.objectives)} weighed alike: {regions[0].words}"
+    spec = front.views[0].spec
+    return _together(spec, front.narrowed(regions), front.fixed(), front.edges(), front.milestones()), words
+
+
+def _together(
+    spec: StudySpec, narrowed: list[Finding], fixed: list[Finding], edges: list[Finding], more: Finding | None
+) -> list[Finding]:
     """One finding an axis: fixed if it matters no longer, else its region, and the step beyond an edge on top of it."""
-    done = {} if _one_at_a_time(known) else {finding.path: finding for finding in fixed(known)}
+    done = {finding.path: finding for finding in fixed}
     found = {finding.path: finding for finding in narrowed if finding.path not in done}
-    domains: dict[str, Any] = {axis.path: axis.domain for axis in (*known.spec.axes, *known.spec.sampling_axes)}
-    for edge in edges(known):
+    domains: dict[str, Any] = {axis.path: axis.domain for axis in (*spec.axes, *spec.sampling_axes)}
+    for edge in edges:
         if edge.path in done:
             continue
         if edge.path in found:
             inner = found[edge.path]
-            joined = _joined(domains[edge.path], inner.value, edge.value)
-            found[edge.path] = Finding(
-                edge.path, joined, f"{inner.why} {edge.why.partition(': ')[2].partition('. ')[0]}."
-            )
+            both = joined(domains[edge.path], inner.value, edge.value)
+            why = f"{inner.why} {edge.why.partition(': ')[2].partition('. ')[0]}."
+            found[edge.path] = Finding(edge.path, both, why)
         else:
             found[edge.path] = edge
-    more = milestones(known)
     return [*found.values(), *done.values(), *([more] if more else [])]
-
-
-def _joined(whole: Any, inner: Any, wider: Any) -> Any:
-    """The region with what the wider domain adds to the whole one."""
-    if isinstance(whole, Choices):
-        return Choices(tuple(v for v in wider.values if v in inner.values or v not in whole.values))
-    low = wider.low if wider.low < whole.low else inner.low
-    high = wider.high if wider.high > whole.high else inner.high
-    return type(whole)(low, high)
 
 
 def _one_at_a_time(known: Evidence) -> bool:
@@ -136,32 +142,41 @@ def _jointly(known: Evidence) -> Iterator[Finding]:
 
 def _opening(known: Evidence) -> str:
     history = known.history
-    best = phrases.number(known.won.summary.mean)
+    best = f"best {history.objective} {phrases.number(known.won.summary.mean)}"
+    if history.objectives:
+        best = f"by the front of {phrases.listing(history.objectives)}"
     return (
-        f"what {history.name} suggests after {phrases.several(len(rankable(history)), 'run')} that rank, best "
-        f'{history.objective} {best}. Comments with "{MARK}" say what was changed and why; the others are its own.'
+        f"what {history.name} suggests after {phrases.several(len(rankable(history)), 'run')} that rank, {best}. "
+        f'Comments with "{MARK}" say what was changed and why; the others are its own.'
     )
 
 
-def _beginning(known: Evidence, changes: Sequence[Change]) -> list[Change]:
-    """What the new search begins with: the old one's scores, or its best point where scores of a new milestone lack."""
+def _beginning(known: Evidence, best: Sequence[Point], changes: Sequence[Change]) -> list[Change]:
+    """What the new search begins with: the old one's scores, or its best points where those lack a new milestone."""
     spec = loads(rewrite(known.spec.text, changes, MARK), beside=known.spec.source)
     if spec.search.algorithm.name in ("sequential", "grid") or not spec.axes:
         return []
     old = {axis.path: axis for axis in known.spec.axes}
-    point = {
-        axis.path: _plain(known.point[axis.path], old[axis.path], _spelled(known.spec.text, old[axis.path]))
-        for axis in spec.axes
-        if axis.path in known.point
-    }
-    first = Change(
-        "search.enqueue", [point], f"enqueue: the best point of {known.history.name} first, whose run is in the store."
+    points = [
+        {
+            axis.path: _plain(point[axis.path], old[axis.path], _spelled(known.spec.text, old[axis.path]))
+            for axis in spec.axes
+            if axis.path in point
+        }
+        for point in best
+        if all(spec.fixed.get(path, value) == value for path, value in point.items())
+    ]
+    which = (
+        f"the best point of {known.history.name} first, whose run is"
+        if not known.history.objectives
+        else f"what is left of {known.history.name}'s front first, whose runs are"
     )
+    first = Change("search.enqueue", points, f"enqueue: {which} in the store.")
     if spec.milestones != known.spec.milestones or spec.sampling_axes != known.spec.sampling_axes:
-        return [first]
+        return [first] if points else []
     sources = [*map(str, known.spec.search.warm_start), known.history.name]
     why = f"warm_start: what {known.history.name} scored in this space is known to the algorithm and costs no run."
-    return [Change("search.warm_start", sources, why), *([first] if known.spec.search.enqueue else [])]
+    return [Change("search.warm_start", sources, why), *([first] if points and known.spec.search.enqueue else [])]
 
 
 def _possible(spec: StudySpec, before: Sequence[Change], changes: Sequence[Change]) -> list[Change]:

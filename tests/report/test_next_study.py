@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from diffsearch.records import StudyHistory
-from diffsearch.report.importance import Importances, importances
+from diffsearch.report.importance import NOTHING, Importances, importances
+from diffsearch.report.next_front import Front, weighed
 from diffsearch.report.next_rules import Evidence, edges, fixed, milestones
 from diffsearch.report.next_study import MARK, NextStudy, next_study
-from diffsearch.report.ranks import winner
+from diffsearch.report.ranks import members, winner
 from diffsearch.report.surrogate import candidates, value_of
+from diffsearch.search import pareto
 from diffsearch.space.axes import grid_size
 from diffsearch.space.load import loads
 from diffsearch.space.settings import Choices
@@ -32,9 +34,6 @@ def rescored(history: StudyHistory, score) -> StudyHistory:
             sheets.append(dataclasses.replace(sheet, scores={**sheet.scores, objective: new}))
         runs.append(dataclasses.replace(run, evaluations=tuple(sheets)))
     return dataclasses.replace(history, runs=tuple(runs))
-
-
-NOTHING = Importances((), {}, 0, False, ())  # known of the axes
 
 
 def only(path: str) -> Importances:
@@ -202,10 +201,56 @@ def test_it_begins_with_what_is_known(studied, suggested):
     assert moved.warm_start == ("mnist_unet",) and point.get("training.loss") != "epsilon-l2"
 
 
-def test_several_objectives_have_no_one_region(studied):
-    history = dataclasses.replace(studied[0], objectives=("fd-digits", "network_calls"))
-    found = next_study(history, None, studied[1])
-    assert not found.text and "a front and no winner" in found.words
+@pytest.fixture(scope="module")
+def traded(studied) -> tuple[StudyHistory, NextStudy]:
+    """Each network call makes the digits better by as much."""
+    text = TEXT.replace("objective: fd-digits", "objectives: [fd-digits, network_calls]")
+    history = rescored(studied[0], lambda run, sheet, old: old * 15 * sheet.samples / sheet.network_calls)
+    history = dataclasses.replace(history, objectives=("fd-digits", "network_calls"), text=text)
+    return history, next_study(history)
+
+
+def test_several_objectives_are_weighed_as_parego_weighs_them(traded):
+    """Against Knowles' formula by hand, on axes from each objective's least to its greatest value."""
+    history, _ = traded
+    every = members(history)
+    alike, first, second = weighed(history, every)
+    scores = {m.sheet.key: m.values for m in every}
+    places = pareto.on_axes(np.array(list(scores.values())))
+    for view, weights in ((alike, (0.5, 0.5)), (first, (0.75, 0.25)), (second, (0.25, 0.75))):
+        got = {s.key: s.scores["fd-digits"].value for run in view.runs for s in run.evaluations}
+        assert not view.objectives and not any(run.stage == "finalist" for run in view.runs)
+        for key, place in zip(scores, places, strict=True):
+            far = [w * p for w, p in zip(weights, place, strict=True)]
+            assert got[key] == pytest.approx(max(far) + 0.05 * sum(far))
+
+
+def test_the_next_study_of_several_objectives_holds_the_whole_front(traded):
+    history, found = traded
+    spec, front = loads(found.text), [member for member in members(history) if member.rank == 0]
+    assert spec.evaluation.objectives == ("fd-digits", "network_calls") and spec.name == "mnist_unet-next"
+    assert "by the front of fd-digits and network_calls" in found.text
+    assert "weighed alike" in found.words and found.changed
+    domains, fixed_at = {axis.path: axis.domain for axis in spec.axes}, 0
+    for member in front:
+        for path, value in member.run.point.items():
+            domain = domains.get(path)
+            if domain is None:
+                fixed_at += 1
+            elif isinstance(domain, Choices):
+                assert value_of(value) in domain.values, path
+            else:
+                assert domain.low <= value <= domain.high, path
+    assert len(front) > 2 and fixed_at <= 2 * len(front), "most axes of this study matter"
+
+
+def test_an_axis_that_matters_under_one_weighing_alone_is_not_fixed(traded):
+    """Calls depend on the steps alone: whoever weighs them knows that the steps matter."""
+    front = Front.of(traded[0], loads(traded[0].text))
+    assert front is not None
+    idle = [{finding.path for finding in fixed(view)} for view in front.views]
+    assert "diffusion.steps" not in idle[2] and "diffusion.steps" not in {f.path for f in front.fixed()}
+    assert {f.path for f in front.fixed()} == set.intersection(*idle)
 
 
 def test_where_nothing_follows_it_says_so(make):
