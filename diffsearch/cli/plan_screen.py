@@ -105,7 +105,7 @@ class Screen:
         return text
 
     def _what(self) -> Iterator[str]:
-        yield f"  axes      {describe_axes(self.spec)}"
+        yield f"  axes      {describe_axes(self.spec)}{self._refused()}"
         search, plan = self.spec.search, self.plan
         runs = "runs until nothing is left" if plan.runs is None else several(plan.runs, "run")
         epochs = " → ".join(map(str, self.spec.milestones))
@@ -131,6 +131,13 @@ class Screen:
             yield f"{text} training: {passed}, {compact(plan.full.samples)} samples"
         if not self.spec.budget.is_endless:
             yield f"  budget    {self._budget()}"
+
+    def _refused(self) -> str:
+        """How much of the space is never trained."""
+        if not self.spec.search.constraints:
+            return ""
+        share = f"about {self.plan.refused:.0%} of it" if self.plan.refused else "none of it"
+        return f"; {', '.join(map(str, self.spec.search.constraints))}: {share} is refused beforehand"
 
     def _budget(self) -> str:
         """Its limits, and what they will buy."""

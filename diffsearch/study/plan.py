@@ -73,6 +73,7 @@ class Plan:
     calls: Mapping[str, float] = field(default_factory=dict)  # of the network, to sample the study, by that choice
     screen_samples: float = 0.0  # of `stopped`: drawn for the screen; 0 where there is none
     full: Work = Work(0, 0)  # of `stopped`: what a screen lets pass, in full
+    refused: float = 0.0  # about which share of the space constraints refuse before it is trained
 
     @property
     def wall_s(self) -> float | None:
@@ -151,6 +152,7 @@ def make_plan(spec: StudySpec, store: Store, data: ImageData, workers: int, *, c
         calls={at: _all_calls(spec, each, survivors, count or 1) for at, each in sweep.calls.items()},
         screen_samples=count * expected * milestone_samples if screen else 0.0,
         full=full,
+        refused=schedule.refused,
     )
 
 

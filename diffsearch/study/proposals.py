@@ -188,10 +188,6 @@ class Proposals:
             self.answers.add(trial.proposal.identity, None)
         return bool(refused)
 
-    def _is_refused(self, proposal: Proposal) -> bool:
-        constrained = bool(self._spec.search.constraints)
-        return constrained and bool(self._requests.refused(self._requests.search_run(proposal.point, 0, None)))
-
     def _next_feasible(self) -> Trial | None:
         """A new point that no constraint refuses beforehand, drawn at random: the search finds none by itself.
 
@@ -202,7 +198,7 @@ class Proposals:
         for _ in range(MOST_DRAWS):
             point = walk(self._spec.axes, self._spec.fixed, lambda axis: samplers.draw(axis, rng))
             proposal = Proposal(point)
-            if proposal.identity not in known and not self._is_refused(proposal):
+            if proposal.identity not in known and not self._requests.is_refused(proposal.point):
                 return self.journal.ask_for(proposal)
         return self._end("the last point of the space")
 
@@ -235,7 +231,7 @@ class Proposals:
         """A point that the search doesn't find by itself, where the space is a grid and has one left."""
         known = self._known()
         for proposal in (Proposal(point) for point in grid(self._spec) or ()):
-            if proposal.identity not in known and not self._is_refused(proposal):
+            if proposal.identity not in known and not self._requests.is_refused(proposal.point):
                 return proposal
         return None
 

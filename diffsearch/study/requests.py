@@ -182,6 +182,10 @@ class Requests:
                 found[str(each)] = each.violation(value), breaks(each, value)
         return found
 
+    def is_refused(self, point: Point) -> bool:
+        """Whether a constraint refuses a point before it is trained."""
+        return bool(self.spec.search.constraints) and bool(self.refused(self.search_run(point, 0, None)))
+
     def earned(self, asked: Asked, sheet: Evaluation) -> Earned | None:
         """An evaluation as objectives and constraints judge it; None where a score alone says it all."""
         if self.judge.is_plain:

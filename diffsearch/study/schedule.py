@@ -70,7 +70,16 @@ class Schedule:
 
     @cached_property
     def drawn(self) -> list[Point]:
-        """Points that stand for the whole space: at random, the same ones at each call."""
+        """Points that stand for all that may be trained: at random, the same ones at each call."""
+        return [point for point in self._anywhere if not self._requests.is_refused(point)] or self._anywhere
+
+    @property
+    def refused(self) -> float:
+        """About which share of the space constraints refuse before it is trained."""
+        return sum(map(self._requests.is_refused, self._anywhere)) / DRAWN
+
+    @cached_property
+    def _anywhere(self) -> list[Point]:
         rng = random.Random(self.spec.seed)
         return [walk(self.spec.axes, self.spec.fixed, lambda axis: draw(axis, rng)) for _ in range(DRAWN)]
 

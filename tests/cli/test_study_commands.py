@@ -54,6 +54,19 @@ def test_plan_says_what_a_screen_and_its_full_scores_cost(cli: Cli, at: Path):
     assert told["stopped"]["samples"] == 240 + 70 and told["sweep"] is None
 
 
+def test_plan_says_how_much_of_the_space_constraints_refuse(cli: Cli, at: Path):
+    """Of T = 2, 4 and 8 a bound of 4 calls leaves two thirds."""
+    space = ("plan", "study.yaml", "--no-calibrate", "--set", "diffusion.steps=[2,4,8]")
+    some = ("--set", "search.constraints=[network_calls <= 4]")
+    told = json.loads(cli(*space, *some, "--json").stdout)
+    assert told["refused"] == pytest.approx(1 / 3, abs=0.15)  # of 100 points that are drawn
+    text = " ".join(cli(*space, *some).stdout.split())
+    assert f"network_calls <= 4: about {told['refused']:.0%} of it is refused beforehand" in text
+    none = " ".join(cli(*space, "--set", "search.constraints=[network_calls <= 8]").stdout.split())
+    assert "network_calls <= 8: none of it is refused beforehand" in none
+    assert "refused" not in cli(*space).stdout
+
+
 def test_plan_measures_floor_and_speed(cli: Cli, at: Path):
     told = json.loads(cli("plan", "study.yaml", "--json", "--set", "training.epochs=[5]").stdout)
     assert told["bounds"]["floor"] < told["bounds"]["ceiling"]
