@@ -27,7 +27,7 @@ MOST_EVENTS = 10_000  # milestones over all plays
 LIKENESS = 0.8  # correlation of a run's scores at two milestones
 IMPROVEMENT = 3.0  # of the points of a search that learns, over the whole study, in standard deviations of a point
 TAILS = 0.05  # of the plays, left out at either end of the interval
-ERROR = 0.15  # relative, of the costs themselves: by so much an interval is wider on either side
+ERROR = 0.15  # relative, of the costs themselves, start and report among them: so much wider an interval is either way
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,8 +275,8 @@ def foretell(
     by = [play.by for play in plays]
     return Forecast(
         wall_s=wall + beside,
-        low_s=low * widen[0] + beside,
-        high_s=high * widen[1] + beside,
+        low_s=(low + beside) * widen[0],
+        high_s=(high + beside) * widen[1],
         start_s=start_s,
         around_s=around_s,
         runs=fmean(runs),
