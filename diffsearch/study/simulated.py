@@ -57,6 +57,7 @@ class Moment(NamedTuple):
     network_calls: int
     best: float  # objective as the metric gives it, of the best evaluation so far
     truth: float  # of that same point, epoch and sampling: as the source knows it, e.g. the mean over recorded seeds
+    alone_s: float = 0.0  # busy seconds, had each evaluation trained its network from the start and nothing been reused
 
 
 @dataclass
@@ -133,6 +134,7 @@ class Simulation:
         while True:
             while self._idle and isinstance(task := conductor.next(), Task):
                 self._idle -= 1
+                self._done = self._done._replace(alone_s=self._done.alone_s + self.costs.overhead_s)
                 self._say_next(task, self._work(task), self.costs.overhead_s)
             if not self._queue:
                 break
@@ -144,7 +146,7 @@ class Simulation:
 
     def _hear(self, conductor: Conductor, said: _Said) -> None:
         task, item = said.task, said.item
-        self._count(item, said.took_s)
+        self._count(task, item, said.took_s)
         if isinstance(item, Outcome):
             conductor.ended(task, item)
         else:
@@ -205,8 +207,9 @@ class Simulation:
 
     # --- what is counted ----------------------------------------------------------------------------------------------
 
-    def _count(self, item: Item | Outcome, took_s: float) -> None:
-        done = self._done._replace(simulated_s=self.now_s, worker_s=self._done.worker_s + took_s)
+    def _count(self, task: Task, item: Item | Outcome, took_s: float) -> None:
+        alone_s = self._done.alone_s + self._alone_s(task, item)
+        done = self._done._replace(simulated_s=self.now_s, worker_s=self._done.worker_s + took_s, alone_s=alone_s)
         if isinstance(item, Trained):
             images = item.record.images_seen // item.record.epoch
             done = done._replace(epochs=done.epochs + 1, images=done.images + images)
@@ -216,6 +219,16 @@ class Simulation:
         elif isinstance(item, Outcome):
             done = done._replace(runs=done.runs + 1)
         self._done = done
+
+    def _alone_s(self, task: Task, item: Item | Outcome) -> float:
+        """What an evaluation, or a run that diverges, takes from the start."""
+        recorded = self.source.run(task.asked)
+        if isinstance(item, Scored):
+            found = item.evaluation
+            return recorded.seconds(found.epoch) + found.sampling_s + found.scoring_s
+        if isinstance(item, Outcome) and recorded.diverged is not None:
+            return recorded.seconds(recorded.diverged.details["epoch"] - 1)
+        return 0.0
 
     def _rank(self, conductor: Conductor, task: Task, item: Scored) -> None:
         """Note a score of the search that is better than all before it."""

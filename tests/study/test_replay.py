@@ -107,6 +107,26 @@ def test_without_keys_each_evaluation_trains_from_the_start_and_finds_the_same(t
     assert [moment.best for moment in alone] == [moment.best for moment in kept]
 
 
+@pytest.mark.parametrize(
+    "algorithm, stopping",
+    [
+        ("random", "none"),
+        ("random", "asha"),
+        ("grid", "curves"),
+        ("{name: sequential, start: {training.epochs: 3}}", "none"),
+    ],
+)
+def test_a_replay_with_keys_tells_what_it_would_cost_without(laboratory, algorithm, stopping):
+    """Of one worker, whatever diverges: the same moments, each at the time that it comes to without keys."""
+    diverging = made_up(
+        laboratory.spec(SPACE), falling, diverges=lambda point: 3 if point["diffusion.steps"] == 2 else 0
+    )
+    told = (f"search.algorithm={algorithm}", f"search.stopping={stopping}")
+    kept, alone = (replays(diverging, *told, reuse=reuse).run(0) for reuse in ("keys", "none"))
+    assert [m.alone_s for m in kept] == pytest.approx([m.worker_s for m in alone])
+    assert [m.best for m in kept] == [m.best for m in alone] and kept[-1].worker_s < alone[-1].worker_s
+
+
 def test_what_a_search_asks_for_twice_costs_nothing_the_second_time(table):
     """Coordinate search asks each winner again beside the values of the next axis, and then for its epochs."""
     algorithm = "search.algorithm={name: sequential, start: {training.epochs: 3}}"
