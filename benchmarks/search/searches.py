@@ -18,10 +18,12 @@ import yaml
 
 from diffsearch import registry
 from diffsearch.files import replace_file
+from diffsearch.search.sequential import EPOCHS
 from diffsearch.space.axes import ends
+from diffsearch.study.conductor import Conductor
 from diffsearch.study.recording import Recording
 from diffsearch.study.replay import Replays, study
-from diffsearch.study.simulated import Costs, Moment, Reuse
+from diffsearch.study.simulated import Costs, Moment, Reuse, Simulation
 
 GP = "gp" if "gp" in registry.algorithm else "GPSampler"
 RULES = ("none", "asha", "curves")
@@ -68,7 +70,8 @@ class Bench:
     def traces(self, search: Search, note: Callable[[str], object] = lambda text: None) -> Traces:
         """The traces of a search: from the cache, or replayed now.
 
-        One worker hears the same scores in the same order with keys and without, so one replay tells both costs.
+        One worker hears the same scores in the same order with keys and without, so one replay tells both costs: each
+        evaluation's by itself, and sequential's as its authors did it (`protocol_s`).
         """
         if search.reuse == "none" and search.workers == 1:
             kept = self.traces(replace(search, reuse="keys"), note)
@@ -100,8 +103,32 @@ def replay(recording: Recording, search: Search, seed: int) -> tuple[list[Moment
         told.append(f"search.runs={search.trials}")
     replays = Replays(recording, study(recording, told), search.workers, Costs(reuse=search.reuse))
     began = time.process_time()
-    trace = replays.run(seed)
-    return trace, time.process_time() - began
+    simulation, conductor = replays.begin(seed)
+    trace = simulation.run(conductor)
+    took = time.process_time() - began
+    if search.algorithm == "sequential":
+        share = protocol_s(simulation, conductor) / trace[-1].worker_s
+        trace = [moment._replace(alone_s=share * moment.worker_s) for moment in trace]
+    return trace, took
+
+
+def protocol_s(simulation: Simulation, conductor: Conductor) -> float:
+    """What a coordinate search costs whose authors train each row of each table once, by itself, and score it once."""
+    search, known = conductor.proposals.sequential, conductor.proposals.answers.scores
+    assert search is not None
+    total = 0.0
+    for path, rows in search.tables(known):
+        for proposal in rows:
+            asked = conductor.requests.search_run(proposal.point, 0, proposal.epochs)
+            recorded = simulation.source.run(asked)
+            for epoch in asked.milestones if path == EPOCHS else asked.milestones[-1:]:
+                found = recorded.evaluations.get((epoch, asked.points[0]))
+                until = (
+                    epoch if found is not None or recorded.diverged is None else recorded.diverged.details["epoch"] - 1
+                )
+                total += simulation.costs.overhead_s + recorded.seconds(until)
+                total += found.sampling_s + found.scoring_s if found is not None else 0.0
+    return total
 
 
 def _algorithm(recording: Recording, name: str, seed: int) -> str:

@@ -56,26 +56,32 @@ class Sequential:
 
     def wanted(self, known: Known) -> list[Proposal]:
         """The proposals to answer next, all values of one axis side by side; [] when the last axis is settled."""
-        values = dict(self.start)
-        epochs = self.start_epochs
+        tables = self.tables(known)
+        return [proposal for _, rows in tables[-1:] for proposal in rows if proposal.identity not in known]
+
+    def tables(self, known: Known) -> list[tuple[str, list[Proposal]]]:
+        """(path, its values side by side) of each axis in turn, up to the first of which something isn't known.
+
+        The epochs are one proposal: all of them are read off one run.
+        """
+        values, epochs = dict(self.start), self.start_epochs
+        found: list[tuple[str, list[Proposal]]] = []
         for path in self.order:
             if path == EPOCHS:
-                candidates = [Proposal(self._existing(values), self.milestones[-1])]
+                rows = [Proposal(self._existing(values), self.milestones[-1])]
             else:
-                candidates = self._side_by_side(path, values, epochs)
-            lacking = [proposal for proposal in candidates if proposal.identity not in known]
-            if lacking:
-                return lacking
+                rows = self._side_by_side(path, values, epochs)
+            found.append((path, rows))
+            if any(proposal.identity not in known for proposal in rows):
+                break
             if path == EPOCHS:
-                curve = known[candidates[0].identity] or {}
+                curve = known[rows[0].identity] or {}
                 epochs = self.later_epochs or min(curve, key=lambda epoch: (curve[epoch], epoch), default=epochs)
-            elif candidates:
-                best = min(
-                    candidates, key=lambda proposal: (_score(known, proposal, epochs), self.cost(proposal.point))
-                )
+            elif rows:
+                best = min(rows, key=lambda proposal: (_score(known, proposal, epochs), self.cost(proposal.point)))
                 if _score(known, best, epochs) < math.inf:
                     values.update(best.point)
-        return []
+        return found
 
     def _side_by_side(self, path: str, values: Mapping[str, Any], epochs: int) -> list[Proposal]:
         axis = next(axis for axis in self.axes if axis.path == path)

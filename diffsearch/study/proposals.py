@@ -66,9 +66,9 @@ class Proposals:
     ) -> None:
         self._requests, self._spec, self.journal, self._sign = requests, requests.spec, journal, sign
         self._image_shape, self._spending = image_shape, spending
-        self._sequential = self._build_sequential()
+        self.sequential = self._build_sequential()
         self._open: dict[int, _Open] = {}  # trial number → trial
-        self.answers = Answers(requests, at_epochs=self._sequential is not None)
+        self.answers = Answers(requests, at_epochs=self.sequential is not None)
         self._counted = 0  # runs that the search asked for, warm ones and repetitions aside
         self._first: deque[Trial | Proposal] = deque()  # before anything new
         self.is_over = False
@@ -167,8 +167,8 @@ class Proposals:
             if not (self._counted or self.answers.scores) and spending.crowded_out():
                 raise DiffsearchError(spending.complaint())
             return None if self._open else self._end(by)  # a run under way may stop early, or be the best
-        if self._sequential is not None:
-            return self._next_sequential(self._sequential)
+        if self.sequential is not None:
+            return self._next_sequential(self.sequential)
         size = grid_size(self._spec)
         if self.journal.is_exhausted() or (size is not None and len(self._known()) >= size):
             return self._end("the last point of the space")
@@ -278,7 +278,7 @@ class Proposals:
         under_way = {first.proposal.identity for first in self._first if isinstance(first, Trial)}
         self._first.extend(again[identity] for identity in again if identity not in {*self._known(), *under_way})
         self.is_over = idle >= IDLE_PROPOSALS and not self._first
-        if self._sequential is None:
+        if self.sequential is None:
             self._first.extend(point for point in points_again(self._requests) if point.identity not in asked)
             self._first.extend(p for p in map(Proposal, self._spec.search.enqueue) if p.identity not in asked)
             for identity, history in inherit(self._requests, self.journal, self._sign, known=asked).items():

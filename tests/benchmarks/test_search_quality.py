@@ -70,6 +70,16 @@ def test_the_page_says_what_its_replays_say_and_replays_nothing_twice(laboratory
     assert "| a study | 48 | 10 | 4.80× |" in text and "finalists included:\n  4.80×. Met." in text
 
 
+def test_sequential_alone_costs_what_its_tables_cost_their_authors(laboratory, tmp_path):
+    """Epochs 1, 3 and 9, of which 9 is best; two losses and three T at 9; each row trained by itself, scored once."""
+    space = {"diffusion.steps": [2, 3, 4], "training.loss": ["x0-l2", "v-l2"], "training.epochs": [1, 3, 9]}
+    table = tmp_path / "table.parquet"
+    made_up(laboratory.spec(space), lambda p, e, s, seed: 90.0 + p["diffusion.steps"] - math.log(e)).write(table)
+    [trace] = Bench(table, tmp_path, seeds=1).traces(Search("sequential", "none", "none")).traces
+    rows, epochs = 3 + 2 + 3, 1 + 3 + 9 + (2 + 3) * 9
+    assert trace[-1].worker_s == pytest.approx(rows * (0.05 + SAMPLING_S + SCORING_S) + epochs * EPOCH_S)
+
+
 @pytest.mark.parametrize("algorithm", ["sequential", "random", "grid", "tpe", "gp"])
 def test_every_search_that_the_page_compares_ends(laboratory, tmp_path, algorithm):
     space = {"diffusion.steps": [2, 3], "training.loss": ["x0-l2", "v-l2"]}
