@@ -78,7 +78,7 @@ class Bench:
             priced = [[m._replace(simulated_s=m.alone_s, worker_s=m.alone_s) for m in trace] for trace in kept.traces]
             return Traces(search, priced, kept.seconds)
         content = hashlib.sha256(self.table.read_bytes()).hexdigest()[:12]
-        what = hashlib.sha256(json.dumps([asdict(search), self.seeds]).encode()).hexdigest()[:12]
+        what = hashlib.sha256(json.dumps([asdict(search), self.seeds, Moment._fields]).encode()).hexdigest()[:12]
         file = self.cache / content / f"{search.algorithm}-{search.stopping}-{what}.json"
         if not file.exists():
             note(f"{search.label}, reuse {search.reuse}, {search.workers} workers, {self.seeds} seeds")
@@ -98,7 +98,11 @@ class Bench:
 
 def replay(recording: Recording, search: Search, seed: int) -> tuple[list[Moment], float]:
     """One trace, and the seconds that it took here."""
-    told = [f"search.algorithm={_algorithm(recording, search.algorithm, seed)}", f"search.stopping={search.stopping}"]
+    told = [
+        "budget={}",
+        f"search.algorithm={_algorithm(recording, search.algorithm, seed)}",
+        f"search.stopping={search.stopping}",
+    ]
     if search.trials is not None:
         told.append(f"search.runs={search.trials}")
     replays = Replays(recording, study(recording, told), search.workers, Costs(reuse=search.reuse))

@@ -46,13 +46,15 @@ def extended(domain: Domain, best: Any) -> tuple[Domain, str] | None:
 
 
 def joined(whole: Domain, inner: Domain, wider: Domain) -> Domain:
-    """A part of a domain, with what a wider one adds to the whole of it."""
+    """A part of a domain, which may be wider than the whole already, with what a wider one adds to the whole of it."""
     if isinstance(whole, Choices):
         assert isinstance(inner, Choices) and isinstance(wider, Choices)
-        return Choices(tuple(v for v in wider.values if v in inner.values or v not in whole.values))
+        new = [value for value in wider.values if value not in (*whole.values, *inner.values)]
+        before = [value for value in new if wider.values.index(value) == 0]
+        return Choices((*before, *inner.values, *(value for value in new if value not in before)))
     assert not isinstance(inner, Choices) and not isinstance(wider, Choices)
-    low = wider.low if wider.low < whole.low else inner.low
-    return between(whole, low, wider.high if wider.high > whole.high else inner.high)
+    low = min(inner.low, wider.low) if wider.low < whole.low else inner.low
+    return between(whole, low, max(inner.high, wider.high) if wider.high > whole.high else inner.high)
 
 
 def _further(values: Sequence[Any], best: Any) -> tuple[Domain, str] | None:

@@ -11,11 +11,11 @@ import numpy as np
 from diffsearch.records import StudyHistory
 from diffsearch.report import phrases
 from diffsearch.report.axes import show_value
-from diffsearch.report.extend import between, joined
+from diffsearch.report.extend import between
 from diffsearch.report.importance import importances
 from diffsearch.report.next_region import Region, region
 from diffsearch.report.next_rules import Evidence, Finding, edges, fixed, milestones
-from diffsearch.report.ranks import Member, members, winner
+from diffsearch.report.ranks import Member, Winner, members, point_key, sign, winner
 from diffsearch.report.surrogate import value_of
 from diffsearch.scoring.statistics import summarise
 from diffsearch.search import pareto
@@ -32,40 +32,44 @@ class Front:
 
     Args:
         history: its search.
+        knee: what stands for the study.
         views: the study as one objective, once for each way to weigh them; the first weighs all alike.
         found: its evaluations on the front, by the first objective.
     """
 
     history: StudyHistory
+    knee: Winner
     views: tuple[Evidence, ...]
     found: tuple[Member, ...]
 
     @classmethod
     def of(cls, history: StudyHistory, spec: StudySpec) -> Front | None:
         """None where nothing may be compared."""
-        every = members(history)
+        every, knee = members(history), winner(history)
+        if not every or knee is None:
+            return None
         views = [
             Evidence(view, spec, won, importances(view)) for view in weighed(history, every) if (won := winner(view))
         ]
-        return cls(history, tuple(views), tuple(m for m in every if m.rank == 0)) if views else None
+        return cls(history, knee, tuple(views), tuple(m for m in every if m.rank == 0))
 
     @property
     def points(self) -> list[Point]:
         """Of the front, each once, typed as the space has them."""
-        runs = {member.run.key: member.run.point for member in self.found}
-        return [{path: value_of(value) for path, value in point.items()} for point in runs.values()]
+        points = {point_key(member.run): member.run.point for member in self.found}
+        return [{path: value_of(value) for path, value in point.items()} for point in points.values()]
 
     def regions(self) -> list[Region]:
         """Where improvement is expected, under each way to weigh the objectives."""
         return [region(view) for view in self.views]
 
     def fixed(self) -> list[Finding]:
-        """Axes that matter no longer however the objectives are weighed, at the value of the run in the middle."""
+        """Axes that matter no longer however the objectives are weighed, at the knee's value."""
         idle = [{finding.path for finding in fixed(view)} for view in self.views]
         everywhere = set.intersection(*idle)
         return [
             replace(finding, why=f"{finding.why.rstrip('.')}, nor with the objectives weighed otherwise.")
-            for finding in fixed(self.views[0])
+            for finding in fixed(replace(self.views[0], won=self.knee), "the knee's")
             if finding.path in everywhere
         ]
 
@@ -90,23 +94,16 @@ class Front:
         return between(axis.domain, low, max([*(part.high for part in parts), *held]))
 
     def edges(self) -> list[Finding]:
-        """Axes whose best value is the outermost under one way to weigh the objectives or another."""
-        found: dict[str, Finding] = {}
-        for view in self.views:
-            domains = {axis.path: axis.domain for axis in (*view.spec.axes, *view.spec.sampling_axes)}
-            for edge in edges(view):
-                before = found.get(edge.path)
-                if before is None:
-                    found[edge.path] = edge
-                elif before.value != edge.value:
-                    both = joined(domains[edge.path], before.value, edge.value)
-                    found[edge.path] = Finding(edge.path, both, f"{before.why} With other weights, {edge.why}")
-        return list(found.values())
+        """Axes whose best value is the outermost under one way to weigh the objectives or another: each step once."""
+        return list(
+            {(edge.path, str(edge.value)): edge for view in reversed(self.views) for edge in edges(view)}.values()
+        )
 
     def milestones(self) -> Finding | None:
-        """One more, where the front's best in the first objective still gets better."""
-        best = self.found[0]
-        value = best.sheet.scores[self.history.objective].value
+        """One more, where the front's best in the first metric still gets better."""
+        name = self.history.objective
+        best = min(self.found, key=lambda member: sign(self.history) * member.sheet.scores[name].value)
+        value = best.sheet.scores[name].value
         won = replace(self.views[0].won, run=best.run, sheet=best.sheet, summary=summarise([value]))
         return milestones(replace(self.views[0], history=replace(self.history, objectives=()), won=won))
 

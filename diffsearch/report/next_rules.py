@@ -100,14 +100,14 @@ class Evidence:
 # --- axes that are done, edges, milestones ----------------------------------------------------------------------------
 
 
-def fixed(known: Evidence) -> Iterator[Finding]:
+def fixed(known: Evidence, whose: str = "the best run's") -> Iterator[Finding]:
     """Axes that matter no longer, at the winner's value."""
     needed = {path for axis in (*known.spec.axes, *known.spec.sampling_axes) for path, _ in axis.when}
     for axis in known.spec.axes:
         if axis.when or axis.path in needed or axis.path not in known.point:
             continue
         if reason := known.idle(axis):
-            yield Finding(axis.path, known.point[axis.path], f"{axis.name} fixed at the best run's: {reason}.")
+            yield Finding(axis.path, known.point[axis.path], f"{axis.name} fixed at {whose}: {reason}.")
 
 
 def edges(known: Evidence) -> Iterator[Finding]:

@@ -42,7 +42,7 @@ def next_study(history: StudyHistory, spec: StudySpec | None = None, found: Impo
 
     The region where a forest expects improvement, axes that matter no longer fixed, an axis that matters and whose best
     value is its outermost one step wider, and one more milestone where the winner still gets better. It loads, has
-    another name, and its space holds the winner, whose run is in the store.
+    another name, and its space holds the winner (of several objectives the knee), whose run is in the store.
 
     Args:
         spec: the study file as it was checked; by default it is read from the history's text.
@@ -69,7 +69,7 @@ def next_study(history: StudyHistory, spec: StudySpec | None = None, found: Impo
     begins = _possible(
         spec, [head, *changes], _beginning(known, front.points if front else [known.point], [head, *cleared, *changes])
     )
-    changes += begins or cleared
+    changes += begins if any(change.path == "search.enqueue" for change in begins) else [*begins, *cleared]
     text = rewrite(spec.text, [head, *changes], MARK)
     return NextStudy(name, text, tuple(change.path for change in changes), f"{words} {_SAID}")
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean, median
 
 from diffsearch.data.datasets import ImageData
+from diffsearch.records import State
 from diffsearch.space.axes import ends, finalist_points, grid_size, settings_at, walk
 from diffsearch.space.settings import RunSettings, StudySpec
 from diffsearch.store import Store
@@ -90,8 +91,12 @@ def make_plan(spec: StudySpec, store: Store, data: ImageData, workers: int, *, c
     """
     sweep = plan_sweep(spec, len(data.train))
     spec = settled(spec, len(data.train))
+    schedule = Schedule(
+        spec, store, data, Ledger.open(store.study(spec.name)), Speeds(data.image_shape, len(data.classes))
+    )
     size = grid_size(spec)
-    asked = [n for n in (spec.search.runs, size) if n is not None]
+    trainable = size if size is None else round(size * (1 - schedule.refused))
+    asked = [n for n in (spec.search.runs, trainable) if n is not None]
     if spec.search.algorithm.name == "sequential":
         asked = [n for n in (spec.search.runs, _sequential_runs(spec)) if n is not None]
     runs = min(asked) * spec.repeats if asked else None
@@ -103,9 +108,6 @@ def make_plan(spec: StudySpec, store: Store, data: ImageData, workers: int, *, c
     milestone_samples = screen.samples if screen else spec.evaluation.samples
     finalist_samples = (finals.samples or spec.evaluation.samples) * len(finalist_points(spec, probes[0]))
     extra = Work(finals.top * finals.repeats * spec.max_epochs, finals.top * finals.repeats * finalist_samples)
-    schedule = Schedule(
-        spec, store, data, Ledger.open(store.study(spec.name)), Speeds(data.image_shape, len(data.classes))
-    )
     survivors = _survivors(spec, workers, count)
     gaps = [after - before for before, after in zip((0, *spec.milestones), spec.milestones, strict=False)]
     expected = sum(share * points for share, points in zip(survivors, swept, strict=True))
@@ -236,7 +238,7 @@ def _stored(spec: StudySpec, store: Store, data: ImageData) -> tuple[Work, bool]
         return Work(0, 0), False
     ledger = Ledger.open(folder)
     asks = asks_hash(spec, data.content)
-    epochs, samples, open_, search, full = 0, 0, 0, 0, 0
+    epochs, samples, open_, search, refused, full = 0, 0, 0, 0, 0, 0
     for asked in ledger.of(asks):
         run = store.run(asked.run_key)
         trained = (record for record in run.epochs() if record.epoch <= asked.milestones[-1])
@@ -246,18 +248,17 @@ def _stored(spec: StudySpec, store: Store, data: ImageData) -> tuple[Work, bool]
             for evaluation in run.evaluations().values()
             if (evaluation.samples, evaluation.noise_seed) == (asked.samples, asked.noise_seed)
         )
-        open_ += ledger.end_of(asked) is None
+        end = ledger.end_of(asked)
+        open_ += end is None
         search += asked.stage == "search"
+        refused += end is not None and end.state is State.INFEASIBLE
         full += asked.stage == "full"
     size, sequential = grid_size(spec), spec.search.algorithm.name == "sequential"
-    wanted = min([n for n in (spec.search.runs, size) if n is not None], default=math.inf)
+    enough = search - refused >= (spec.search.runs or math.inf) or search >= (size or math.inf)
     over = ledger.search_ended.get(asks, {"by": "", "stamp": ""})
     spent = over["by"].startswith("budget.") and over["stamp"] == stamp_of(spec)
     finals = sum(asked.stage == "finalist" for asked in ledger.of(asks))
     complete = (
-        search > 0
-        and not open_
-        and (full > 0 or spec.evaluation.screen is None)
-        and (spent or sequential or search >= wanted)
+        search > 0 and not open_ and (full > 0 or spec.evaluation.screen is None) and (spent or sequential or enough)
     )
     return Work(epochs, samples), complete and (finals > 0 or not spec.search.finalists.top)

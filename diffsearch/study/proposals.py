@@ -290,6 +290,8 @@ class Proposals:
         seen = set(again)
         told = (trial for trial in trials if trial.finished and not trial.elsewhere)
         for trial in sorted(told, key=lambda each: each.told_at):
+            if (trial.scores or None) != self.answers.scores.get(trial.proposal.identity):
+                continue  # a failure that a later trial made good
             if trial.proposal.identity not in seen:
                 self.answers.compare(trial.proposal.identity, is_run=not (trial.warm or trial.refused))
             seen.add(trial.proposal.identity)

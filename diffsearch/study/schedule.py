@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from diffsearch.data.datasets import ImageData
-from diffsearch.records import CUT, Outcome
+from diffsearch.records import CUT, Outcome, State
 from diffsearch.search.samplers import draw
 from diffsearch.search.sequential import EPOCHS
 from diffsearch.space.axes import finalist_points, grid, picked, points_at, searched_points, settings_at, walk
@@ -71,33 +71,40 @@ class Schedule:
     @cached_property
     def drawn(self) -> list[Point]:
         """Points that stand for all that may be trained: at random, the same ones at each call."""
-        return [point for point in self._anywhere if not self._requests.is_refused(point)] or self._anywhere
+        return [point for point, refused in self._anywhere if not refused] or [point for point, _ in self._anywhere]
 
     @property
     def refused(self) -> float:
         """About which share of the space constraints refuse before it is trained."""
-        return sum(map(self._requests.is_refused, self._anywhere)) / DRAWN
+        return sum(refused for _, refused in self._anywhere) / DRAWN
 
     @cached_property
-    def _anywhere(self) -> list[Point]:
+    def _anywhere(self) -> list[tuple[Point, bool]]:
+        """Points of the whole space, and whether a constraint refuses them."""
         rng = random.Random(self.spec.seed)
-        return [walk(self.spec.axes, self.spec.fixed, lambda axis: draw(axis, rng)) for _ in range(DRAWN)]
+        points = [walk(self.spec.axes, self.spec.fixed, lambda axis: draw(axis, rng)) for _ in range(DRAWN)]
+        return [(point, self._requests.is_refused(point)) for point in points]
 
     @cached_property
     def known(self) -> list[Sequence[Leg]]:
         """What is left of each run that the search has asked for, or is known to ask for, in this order."""
         asks = self._requests.asks
         asked = [each for each in self.ledger.of(asks) if each.stage == "search"]
-        found = [self._left_of(each) for each in asked]
         seen = {canonical(dict(each.point)) for each in asked}
+        found = [self._left_of(each) for each in asked if not self._was_refused(each)]
         again = [] if self._is_sequential else [proposal.point for proposal in points_again(self._requests)]
         again += self._grid if self.spec.search.algorithm.name == "grid" else []
         for point in again:
-            if canonical(dict(point)) not in seen:
+            if canonical(dict(point)) not in seen and not self._requests.is_refused(point):
                 seen.add(canonical(dict(point)))
                 for repeat in range(self.spec.repeats):
                     found.append(self._left_of(self._requests.search_run(point, repeat, None)))
         return found
+
+    def _was_refused(self, asked: Asked) -> bool:
+        """Whether it is known and was no run: a constraint refuses it."""
+        outcome = self.ledger.end_of(asked)
+        return outcome is not None and outcome.state is State.INFEASIBLE
 
     @property
     def _grid(self) -> list[Point]:

@@ -222,12 +222,11 @@ class Simulation:
 
     def _alone_s(self, task: Task, item: Item | Outcome) -> float:
         """What an evaluation, or a run that diverges, takes from the start."""
-        recorded = self.source.run(task.asked)
         if isinstance(item, Scored):
             found = item.evaluation
-            return recorded.seconds(found.epoch) + found.sampling_s + found.scoring_s
-        if isinstance(item, Outcome) and recorded.diverged is not None:
-            return recorded.seconds(recorded.diverged.details["epoch"] - 1)
+            return self.source.run(task.asked).seconds(found.epoch) + found.sampling_s + found.scoring_s
+        if isinstance(item, Outcome) and item.state is State.DIVERGED:
+            return self.source.run(task.asked).seconds(item.details["epoch"] - 1)
         return 0.0
 
     def _rank(self, conductor: Conductor, task: Task, item: Scored) -> None:

@@ -32,7 +32,7 @@ class Description:
 
 
 def describe(settings: RunSettings, image_shape: tuple[int, int, int], classes: int = 10) -> Description:
-    """Count a run's network on the `meta` device: some milliseconds, no memory.
+    """Count a run's network on the `meta` device: some milliseconds, once for each sort of it, and no memory.
 
     Args:
         classes: K of the data set, for a conditional run; it hardly weighs.
@@ -40,6 +40,14 @@ def describe(settings: RunSettings, image_shape: tuple[int, int, int], classes: 
     Raises:
         whatever the model's factory or forward pass raises for a shape that it can't take.
     """
+    training = settings.training
+    known = (*_network(settings, image_shape, classes), training.batch_size, training.ema_half_life)
+    if known not in _DESCRIBED:
+        _DESCRIBED[known] = _describe(settings, image_shape, classes)
+    return _DESCRIBED[known]
+
+
+def _describe(settings: RunSettings, image_shape: tuple[int, int, int], classes: int) -> Description:
     from torch.utils.flop_counter import FlopCounterMode  # here: it imports triton, for which no worker should wait
 
     told = settings.training.conditioning == "class"
@@ -61,8 +69,7 @@ def describe(settings: RunSettings, image_shape: tuple[int, int, int], classes: 
 
 def parameters_of(settings: RunSettings, image_shape: tuple[int, int, int], classes: int = 10) -> int:
     """Parameters of a run's network alone: a search asks for them at each of its proposals."""
-    network = (settings.model, settings.steps, settings.training.conditioning, settings.training.learned_variance)
-    known = (network, image_shape, classes)
+    known = _network(settings, image_shape, classes)
     if known not in _COUNTED:
         with torch.device("meta"):
             built = build_network(settings, image_shape, classes)
@@ -70,7 +77,14 @@ def parameters_of(settings: RunSettings, image_shape: tuple[int, int, int], clas
     return _COUNTED[known]
 
 
+def _network(settings: RunSettings, image_shape: tuple[int, int, int], classes: int) -> tuple[object, ...]:
+    """What a network's shape depends on."""
+    training = settings.training
+    return (settings.model, settings.steps, training.conditioning, training.learned_variance, image_shape, classes)
+
+
 _COUNTED: dict[object, int] = {}
+_DESCRIBED: dict[object, Description] = {}
 
 
 def _saved_bytes(network: torch.nn.Module, inputs: tuple[Tensor, ...]) -> int:

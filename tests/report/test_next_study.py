@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from diffsearch.records import StudyHistory
+from diffsearch.report.extend import joined
 from diffsearch.report.importance import NOTHING, Importances, importances
-from diffsearch.report.next_front import Front, weighed
+from diffsearch.report.next_front import weighed
 from diffsearch.report.next_rules import Evidence, edges, fixed, milestones
 from diffsearch.report.next_study import MARK, NextStudy, next_study
 from diffsearch.report.ranks import members, winner
@@ -18,7 +19,7 @@ from diffsearch.report.surrogate import candidates, value_of
 from diffsearch.search import pareto
 from diffsearch.space.axes import grid_size
 from diffsearch.space.load import loads
-from diffsearch.space.settings import Choices
+from diffsearch.space.settings import Choices, Integers
 from tests.report.conftest import LOSS, PROCESS, TEXT, make_history
 
 
@@ -242,19 +243,41 @@ def test_the_next_study_of_several_objectives_holds_the_whole_front(traded):
             else:
                 assert domain.low <= value <= domain.high, path
     assert len(front) > 2 and fixed_at <= 2 * len(front), "most axes of this study matter"
+    knee = next(member for member in front if member.is_knee)
+    axes = loads(history.text).axes
+    at = {axis.path: value_of(knee.run.point[axis.path]) for axis in axes}
+    fixed = {path: value for path, value in at.items() if path not in domains}
+    assert {path: spec.fixed[path] for path in fixed} == fixed, "at the knee's values"
+    left = {member.run.key: member.run.point for member in front}
+    same = [p for p in left.values() if all(value_of(p[path]) == value for path, value in fixed.items())]
+    assert [dict(point) for point in spec.search.enqueue] == [
+        {path: value_of(point[path]) for path in domains} for point in same
+    ]
 
 
-def test_an_axis_that_matters_under_one_weighing_alone_is_not_fixed(traded):
-    """Calls depend on the steps alone: whoever weighs them knows that the steps matter."""
-    front = Front.of(traded[0], loads(traded[0].text))
-    assert front is not None
-    idle = [{finding.path for finding in fixed(view)} for view in front.views]
-    assert "diffusion.steps" not in idle[2] and "diffusion.steps" not in {f.path for f in front.fixed()}
-    assert {f.path for f in front.fixed()} == set.intersection(*idle)
+def test_an_axis_is_fixed_only_if_it_matters_under_no_weighing(traded):
+    """Calls depend on the steps alone: whoever weighs them knows that the steps matter. Batches never do here."""
+    spec = loads(traded[1].text)
+    left = {axis.path for axis in spec.axes}
+    assert "diffusion.steps" in left and "training.batch_size" not in left
+    [why] = re.findall(r"# next: batch_size fixed .*?(?=\n  batch_size)", traded[1].text, re.DOTALL)
+    assert "nor with the objectives weighed otherwise" in " ".join(why.replace("#", "").split())
+
+
+def test_steps_beyond_either_end_are_joined():
+    """Of a list in its order, of a range on its scale; a step that is there already is no second one."""
+    whole, up, down = Choices((2, 4, 8)), Choices((2, 4, 8, 16)), Choices((1, 2, 4, 8))
+    assert joined(whole, up, down) == joined(whole, down, up) == Choices((1, 2, 4, 8, 16))
+    assert joined(whole, up, up) == up and joined(whole, Choices((4, 8)), down) == Choices((1, 4, 8))
+    assert joined(Integers(2, 8), Integers(2, 16), Integers(1, 8)) == Integers(1, 16)
+    assert joined(Integers(2, 8), Integers(4, 6), Integers(1, 8)) == Integers(1, 6)
 
 
 def test_where_nothing_follows_it_says_so(make):
     assert "No run has a score" in next_study(dataclasses.replace(make(), runs=())).words
+    several = TEXT.replace("objective: fd-digits", "objectives: [fd-digits, network_calls]")
+    none = dataclasses.replace(make(), runs=(), objectives=("fd-digits", "network_calls"), text=several)
+    assert "No run has a score" in next_study(none).words
     flat = next_study(rescored(make(count=4, finalists=False, diverged=False), lambda *_: 5.0))
     assert "too few" in flat.words and not flat.text and "more runs of this one may" in flat.words
     text = "data: {dataset: mnist-5k}\nuse: [./gone.py]\n"

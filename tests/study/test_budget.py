@@ -6,7 +6,7 @@ import pytest
 
 from diffsearch.data.datasets import load as load_data
 from diffsearch.errors import DiffsearchError, GaveUp
-from diffsearch.records import EpochRecord, Outcome, State
+from diffsearch.records import BY_MACHINE, EpochRecord, Outcome, State
 from diffsearch.space.axes import member_at
 from diffsearch.study.budget import finals_share
 from diffsearch.study.conductor import MAX_KILLS, Conductor, Signal, Task
@@ -234,6 +234,24 @@ def test_a_run_under_way_may_yet_be_the_best(open_study):
     assert conductor.next() is Signal.WAIT
     finish(conductor, slow, 1.0)
     assert isinstance(conductor.next(), Task)
+
+
+def test_a_run_that_is_tried_again_counts_when_it_scores(open_study):
+    """Not when it first failed: that would be long ago."""
+    changes = {**ENDLESS, "budget.until": {"no_improvement": 3}}
+    first = open_study(changes)
+    failed = first.next()
+    first.ended(failed, Outcome(State.FAILED, "the disk is full", {BY_MACHINE: True}))
+    for value in (10.0, 9.0):
+        finish(first, first.next(), value)
+    second = open_study(changes)
+    again = second.next()
+    assert again.asked.run_key == failed.asked.run_key
+    for task, value in ((again, 5.0), (second.next(), 6.0), (second.next(), 7.0)):
+        finish(second, task, value)
+    third = open_study(changes)
+    assert isinstance(third.next(), Task), "two runs since the best"
+    finish(third, third.next(), 8.0)
 
 
 def test_a_failure_is_no_improvement(open_study):

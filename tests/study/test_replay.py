@@ -116,10 +116,11 @@ def test_without_keys_each_evaluation_trains_from_the_start_and_finds_the_same(t
         ("{name: sequential, start: {training.epochs: 3}}", "none"),
     ],
 )
-def test_a_replay_with_keys_tells_what_it_would_cost_without(laboratory, algorithm, stopping):
+@pytest.mark.parametrize("until", [3, 5])
+def test_a_replay_with_keys_tells_what_it_would_cost_without(laboratory, algorithm, stopping, until):
     """Of one worker, whatever diverges: the same moments, each at the time that it comes to without keys."""
     diverging = made_up(
-        laboratory.spec(SPACE), falling, diverges=lambda point: 3 if point["diffusion.steps"] == 2 else 0
+        laboratory.spec(SPACE), falling, diverges=lambda point: until if point["diffusion.steps"] == 2 else 0
     )
     told = (f"search.algorithm={algorithm}", f"search.stopping={stopping}")
     kept, alone = (replays(diverging, *told, reuse=reuse).run(0) for reuse in ("keys", "none"))
