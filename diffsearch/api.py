@@ -113,6 +113,7 @@ class Study:
         tracking_uri: str | None = None,
         observer: Observer | None = None,
         command: str | None = None,
+        retry_failed: bool = False,
     ) -> Summary:
         """Finish the study: compute what the store lacks of it, and nothing else.
 
@@ -121,6 +122,7 @@ class Study:
             workers: runs at once of the local cluster; its cores by default; 0: in this process, without Ray.
             tracking_uri: of MLflow; MLFLOW_TRACKING_URI, else a SQLite file in the store, by default.
             observer: told what happens.
+            retry_failed: try runs again that failed, ran out of memory or were killed; those that diverged stay so.
 
         Raises:
             StoreError, DataError, MetricError, ConfigError: the study can't begin; nothing was run.
@@ -135,6 +137,7 @@ class Study:
             workers=workers,
             tracking_uri=tracking_uri,
             observer=observer,
+            retry_failed=retry_failed,
         )
 
     def history(self, *, tracking_uri: str | None = None, from_store: bool = False) -> StudyHistory:
@@ -172,9 +175,8 @@ class Study:
     def next(self) -> NextStudy:
         """The study to run after this one, as a file: `.text`, empty where the data supports none; see `.words`."""
         from diffsearch.report.next_study import next_study
-        from diffsearch.report.ranks import searched
 
-        return next_study(searched(self.history(from_store=True)), self.spec)
+        return next_study(self.history(from_store=True), self.spec)
 
     def report(
         self,

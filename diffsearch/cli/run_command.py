@@ -31,6 +31,7 @@ FAILED, INTERRUPTED = 1, 130
 @tracking_option
 @click.option("--quiet", "-q", is_flag=True, help="Only the last lines.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object an event on stdout, and nothing else there.")
+@click.option("--retry-failed", is_flag=True, help="Try runs again that failed, ran out of memory or were killed.")
 @click.option("--no-report", is_flag=True, help="Write no report at the end.")
 @click.pass_context
 def run(
@@ -43,6 +44,7 @@ def run(
     tracking_uri: str | None,
     quiet: bool,
     as_json: bool,
+    retry_failed: bool,
     no_report: bool,
 ) -> int:
     """Finish a study: compute what the store lacks of it.
@@ -68,6 +70,7 @@ def run(
                 tracking_uri=tracking_uri,
                 observer=watcher,
                 command=ctx.find_root().obj,
+                retry_failed=retry_failed,
             )
             return _finish(watcher, study, summary, began, tracking_uri, no_report)
 

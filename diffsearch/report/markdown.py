@@ -119,7 +119,7 @@ def _study(
         published_and_measured(history, published, shelf.keep) if published else "",
         sections.how_it_went(learned, shelf.keep),
         "" if history.objectives else finals.finalists(history, shelf.keep),
-        next_study.what_to_try_next(learned, spec, importance),
+        next_study.what_to_try_next(history, spec, importance),
         sections.all_evaluations(history, CSV),
         sections.what_it_cost(history),
         sections.what_went_wrong(history),

@@ -53,13 +53,13 @@ def next_study(history: StudyHistory, spec: StudySpec | None = None, found: Impo
         spec = spec or loads(history.text)
     except ConfigError as error:
         return NextStudy(name, "", (), f"The study's file can't be read here, so nothing is suggested: {_first(error)}")
-    history = searched(history)
-    won, front = winner(history), Front.of(history, spec) if history.objectives else None
+    whole, history = history, searched(history)
+    won, front = winner(whole) or winner(history), Front.of(history, spec) if history.objectives else None
     if won is None or not history.milestones or (history.objectives and front is None):
         return NextStudy(name, "", (), "No run has a score that ranks, so nothing follows.")
     known = Evidence(history, spec, won, NOTHING if front else found or importances(history))
     findings, words = _across(front) if front else _follows(known)
-    head = Change("name", name, _opening(known))
+    head = Change("name", name, _opening(known, whole.objective))
     old = "enqueue: none of the old points, which may lie outside."
     cleared = [Change("search.enqueue", [], old)] if spec.search.enqueue else []
     changes = _possible(spec, [head, *cleared], [_change(spec, finding) for finding in findings])
@@ -140,9 +140,9 @@ def _jointly(known: Evidence) -> Iterator[Finding]:
     yield Finding("search.algorithm", Choice.of("tpe"), why)
 
 
-def _opening(known: Evidence) -> str:
+def _opening(known: Evidence, objective: str) -> str:
     history = known.history
-    best = f"best {history.objective} {phrases.number(known.won.summary.mean)}"
+    best = f"best {objective} {phrases.number(known.won.summary.mean)}"
     if history.objectives:
         best = f"by the front of {phrases.listing(history.objectives)}"
     return (

@@ -13,12 +13,13 @@ from diffsearch.report.blocks import Keep, lines, table
 from diffsearch.report.figures import Drawn
 from diffsearch.report.fronts import front, front_sentence, shown, values_text
 from diffsearch.report.phrases import estimate, listing
-from diffsearch.report.ranks import Member, broken, members, repeated
+from diffsearch.report.ranks import Member, broken, members, point_key, rankable, repeated
 from diffsearch.scoring.statistics import summarise
 from diffsearch.search import pareto
 from diffsearch.search.earned import Judge
 from diffsearch.space.metric_names import scale_of
 from diffsearch.space.quantities import COSTS, direction, unit
+from diffsearch.space.settings import SamplingPoint
 
 LABELLED = 10  # members of a front with their names beside them; of a longer one its ends and its knee
 _WORD = {"min": "lower is better", "max": "higher is better"}
@@ -32,7 +33,12 @@ def trade_off(history: StudyHistory, keep: Keep) -> str:
     if not found:
         return lines("## The trade-off", "No evaluation may be compared: no score ranks, or each breaks a constraint.")
     return lines(
-        "## The trade-off", front_sentence(history), keep(front_plot(history)), _table(history, found), _notes(history)
+        "## The trade-off",
+        front_sentence(history),
+        keep(front_plot(history)),
+        _table(history, found),
+        _notes(history),
+        _elsewhere(history, found),
     )
 
 
@@ -134,6 +140,39 @@ def _table(history: StudyHistory, found: list[Member]) -> str:
         )
     right = [len(differing) + 2, *range(len(differing) + 4, len(head))]
     return table(head, rows, right=right)
+
+
+def _elsewhere(history: StudyHistory, found: list[Member]) -> str:
+    """What fresh seeds had where no member of the front lies: a row a point, epoch and sampling point."""
+    on_it = {(point_key(member.run), member.sheet.epoch, member.sheet.sampling) for member in found}
+    names = {point_key(member.run): member.run.key[:6] for member in found}
+    judge, rows = Judge(history.objectives), dict[tuple[str, int, SamplingPoint], list[tuple[float, ...]]]()
+    for run, sheets in rankable(history, "finalist"):
+        for sheet in sheets:
+            earned = judge.earned(sheet, run.epochs, run.parameters)
+            if earned is not None:
+                where = (point_key(run), sheet.epoch, sheet.sampling)
+                values = zip(judge.signs, earned.values, strict=True)
+                rows.setdefault(where, []).append(tuple(sign * value for sign, value in values))
+    others = {where: scores for where, scores in rows.items() if where not in on_it}
+    if not others:
+        return ""
+    cells = [
+        [
+            names.get(point, "–"),
+            str(epoch),
+            str(sampling),
+            *(_over_seeds(name, [each[index] for each in scores]) for index, name in enumerate(history.objectives)),
+        ]
+        for (point, epoch, sampling), scores in others.items()
+    ]
+    head = ["point of", "epoch", "sampling", *history.objectives]
+    told = "Their fresh seeds, where they were scored otherwise than on the front:"
+    return lines(told, table(head, cells, right=[1, *range(3, len(head))]))
+
+
+def _over_seeds(name: str, values: list[float]) -> str:
+    return _fresh(name, values) if name not in COSTS else shown(name, sum(values) / len(values))
 
 
 def _fresh(name: str, scores: list[float]) -> str:

@@ -68,7 +68,7 @@ def gp_sampler(
     and weigh it by the chance that they hold.
 
     Fitted anew at each proposal, from the same starting values: a proposal depends on the history and the seed alone.
-    The fit grows with the cube of the history and takes place in the driver (see docs/algorithms.md for what it takes).
+    The fit grows with the cube of the history and takes place in the driver (see docs/search.md for what it takes).
     Categories are told apart by their Hamming distance. Needs torch and scipy, which diffsearch needs anyway.
 
     Args:

@@ -42,7 +42,10 @@ def check(spec: StudySpec, draft: Draft) -> None:
         (check_tracks, ("sampling.ema", "training.ema_half_life", "search.finalists.sampling")),
         (check_guidance, ("sampling", "search.finalists.sampling")),
         (check_combinations, ("sampling", "training.loss", "diffusion.steps", "search.finalists.sampling")),
-        (check_at, ("sampling.at", "search.algorithm", "search.finalists.top", "training.epochs")),
+        (
+            check_at,
+            ("sampling.at", "search.algorithm", "search.finalists.top", "training.epochs", "evaluation.objectives"),
+        ),
         (check_metrics, ("evaluation", "data", "search.finalists.samples")),
         (check_screen, ("evaluation", "data")),
     )

@@ -38,6 +38,9 @@ def check_at(spec: StudySpec, draft: Draft) -> None:
     if spec.sampling_at == "finalists" and not finals.top:
         message = "finalists are to be swept, but the study has none"
         draft.problems.add(draft.place(path), path, message, "give search.finalists a top, or take at: last")
+    if spec.sampling_at == "finalists" and len(spec.evaluation.objectives) > 1:
+        message = "a front is made of the search's evaluations, which then have one sampling point each"
+        draft.problems.add(draft.place(path), path, message, "take at: last or milestones")
     if spec.sampling_at == "last" and compares_milestones(spec):
         message = "sequential compares a run's milestones with one another, and here the last alone has the sweep"
         draft.problems.add(draft.place(path), path, message, "take at: milestones or finalists")

@@ -65,6 +65,7 @@ def run_study(
     workers: int | None = None,
     tracking_uri: str | None = None,
     observer: Observer | None = None,
+    retry_failed: bool = False,
 ) -> Summary:
     """Finish a study: compute what the store lacks of it, and nothing else.
 
@@ -79,7 +80,7 @@ def run_study(
         if "class" in values_of(spec, "training.conditioning"):
             class_names(data)  # refuses a data set without labels
         spec = settled(spec, len(data.train))
-        session = Session(spec, store, lease, data, observer, command)
+        session = Session(spec, store, lease, data, observer, command, retry_failed)
         uri = tracking.tracking_uri(store, tracking_uri)
         first = session.conductor.next()
         interrupted = False

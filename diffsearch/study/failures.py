@@ -55,6 +55,14 @@ class Row:
         return [*lines, *_place(self._row[-1][1]), "", GOES_ON]
 
 
+def try_again(ledger: Ledger, asks: str) -> None:
+    """Have runs tried again that failed, as if that had said nothing of them; one that diverged would do so again."""
+    for asked in list(ledger.of(asks)):
+        outcome = ledger.end_of(asked)
+        if outcome is not None and outcome.state in FAILURES and not outcome.by_machine:
+            ledger.end(asked, replace(outcome, details={**outcome.details, BY_MACHINE: True}))
+
+
 def _words(point: Point) -> str:
     return ", ".join(f"{path.rpartition('.')[2]} {show(value)}" for path, value in point.items()) or "the one point"
 

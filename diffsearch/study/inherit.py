@@ -28,6 +28,7 @@ from diffsearch.search.sequential import Proposal
 from diffsearch.space.axes import point_of
 from diffsearch.space.settings import Point, RunSettings, canonical
 from diffsearch.store import RunFolder, Store, run_key
+from diffsearch.study.answers import mean_curve, mean_evaluations
 from diffsearch.study.journal import SearchJournal
 from diffsearch.study.ledger import Asked, Ledger
 from diffsearch.study.requests import Requests
@@ -82,28 +83,34 @@ def _take(
     known: Collection[str],
     found: dict[str, History],
 ) -> bool:
-    """Take over a run that this study could have asked for, if it is whole; whether its point is known now."""
-    point = point_of(requests.spec, settings) if requests.spec.repeats == 1 else None
+    """Take over a point that this study could have asked for, if all its runs are whole; whether it is known now."""
+    point = point_of(requests.spec, settings)
     if point is None:
         return False
     identity = Proposal(point).identity
-    wanted = requests.search_run(point, 0, None)
-    if wanted.run_key != key:
+    wanted = [requests.search_run(point, repeat, None) for repeat in range(requests.spec.repeats)]
+    if key not in {each.run_key for each in wanted}:
         return False
     if identity in known or identity in found:
         return True
-    if missing(requests.store.run(key), requests.request(wanted)):
+    if any(missing(requests.store.run(each.run_key), requests.request(each)) for each in wanted):
         return False
-    scores = requests.scores(wanted, sign)
+    scores = mean_curve([requests.scores(each, sign) for each in wanted])
     if not scores:
         return False
-    requests.ledger.ask(wanted)
-    requests.ledger.end(wanted, Outcome(State.FINISHED))
-    earned = (requests.earned(wanted, sheet) for sheet in requests.sheets(wanted))
-    history = History(scores, tuple(each for each in earned if each is not None))
+    for each in wanted:
+        requests.ledger.ask(each)
+        requests.ledger.end(each, Outcome(State.FINISHED))
+    history = History(scores, mean_evaluations([_earned(requests, each) for each in wanted]))
     _add(requests, journal, point, history)
     found[identity] = history
     return True
+
+
+def _earned(requests: Requests, asked: Asked) -> dict[tuple[int, str], Earned]:
+    """(epoch, sampling point) → what a run earned there, where a score doesn't say it all."""
+    found = (requests.earned(asked, sheet) for sheet in requests.sheets(asked))
+    return {(each.epoch, each.sampling): each for each in found if each is not None}
 
 
 def _learn(requests: Requests, journal: SearchJournal, sign: float, settings: RunSettings, folder: RunFolder) -> None:

@@ -135,9 +135,13 @@ class Ledger:
         self._append({"event": "session", "session": session, "at": time.time(), **facts})
 
     def ask(self, asked: Asked) -> None:
-        """Note a run that is asked for, once, and again where more of it is wanted than was asked before."""
+        """Note a run that is asked for, once, and again where more of it is wanted than was asked before.
+
+        A finalist is noted anew whenever it is asked otherwise: at other epochs or sampling points, on other samples.
+        """
         before = self.find(asked.asks, asked.stage, asked.run_key)
-        if before is None or before.milestones[-1] < asked.milestones[-1] or not set(asked.only) <= set(before.only):
+        more = before is None or before.milestones[-1] < asked.milestones[-1] or not set(asked.only) <= set(before.only)
+        if more or (asked.stage == "finalist" and before is not None and _wanted(before) != _wanted(asked)):
             order = asked.order if before is None else before.order
             self._append({"event": "asked", **replace(asked, order=order).to_json()})
 
@@ -212,3 +216,8 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
 
 def _to_outcome(fields: Mapping[str, Any]) -> Outcome:
     return Outcome(State(fields["state"]), fields["reason"], fields["details"])
+
+
+def _wanted(asked: Asked) -> tuple[object, ...]:
+    """What of a finalist is scored."""
+    return asked.milestones, asked.points, asked.samples

@@ -123,7 +123,7 @@ def make_plan(spec: StudySpec, store: Store, data: ImageData, workers: int, *, c
         count * sum(share * gap for share, gap in zip(survivors, gaps, strict=True)) + extra.epochs,
         count * expected * milestone_samples + extra.samples,
     )
-    stored, complete = _stored(spec, store, data)
+    stored, complete = _stored(schedule)
     start_s = median([each for of in _ledgers(store) for each in of.start.values()] or [START_S])
     speed = _calibrate(schedule, workers) if calibrate and not complete else None
     forecast = None if complete else _forecast(schedule, workers, runs, start_s, sure=speed is None)
@@ -231,8 +231,9 @@ def _sequential_runs(spec: StudySpec) -> int:
     return 1 + sum(count - 1 for count in values)
 
 
-def _stored(spec: StudySpec, store: Store, data: ImageData) -> tuple[Work, bool]:
+def _stored(schedule: Schedule) -> tuple[Work, bool]:
     """What the store has of what this study asked for, and whether the study has ended as it stands."""
+    spec, store, data = schedule.spec, schedule.store, schedule.data
     folder = store.study(spec.name)
     if not folder.is_dir():
         return Work(0, 0), False
@@ -257,8 +258,9 @@ def _stored(spec: StudySpec, store: Store, data: ImageData) -> tuple[Work, bool]
     enough = search - refused >= (spec.search.runs or math.inf) or search >= (size or math.inf)
     over = ledger.search_ended.get(asks, {"by": "", "stamp": ""})
     spent = over["by"].startswith("budget.") and over["stamp"] == stamp_of(spec)
-    finals = sum(asked.stage == "finalist" for asked in ledger.of(asks))
+    finals = [asked for asked in ledger.of(asks) if asked.stage == "finalist"]
     complete = (
         search > 0 and not open_ and (full > 0 or spec.evaluation.screen is None) and (spent or sequential or enough)
     )
-    return Work(epochs, samples), complete and (finals > 0 or not spec.search.finalists.top)
+    repeated = bool(finals) and all(map(schedule.is_current, finals))
+    return Work(epochs, samples), complete and (repeated or not spec.search.finalists.top)

@@ -10,7 +10,7 @@ from diffsearch.errors import StoreError
 from diffsearch.records import CUT, EpochRecord, Evaluation, Outcome, State
 from diffsearch.scoring.metrics import measure
 from diffsearch.search.earned import Earned, Judge, breaks
-from diffsearch.space.axes import finalist_points, picked, points_at, searched_points, settings_at
+from diffsearch.space.axes import finalist_points, picked, points_at, sampling_points, settings_at
 from diffsearch.space.metric_names import parse
 from diffsearch.space.quantities import COSTS
 from diffsearch.space.settings import Point, RunSettings, SamplingPoint, StudySpec
@@ -131,8 +131,7 @@ class Requests:
         spec = self.spec
         settings = settings_at(spec, point, spec.seed + repeat)
         key = run_key(settings, self.content, spec.extensions)
-        points = finalist_points(spec, settings) if stage == "finalist" else searched_points(spec, settings)
-        points = self._affordable(settings, points) or points
+        points = self.repeated(settings) if stage == "finalist" else self.searched(settings)
         folder = self.store.run(key)
         first = self.ledger.first(stage, key)
         return Asked(
@@ -155,6 +154,19 @@ class Requests:
 
     def _parameters(self, settings: RunSettings) -> int:
         return parameters_of(settings, self.image_shape, self.classes)
+
+    def searched(self, settings: RunSettings) -> tuple[SamplingPoint, ...]:
+        """The sampling points that the search scores, of those that the constraints allow; all, where they allow none.
+
+        Where finalists alone are swept it is the base point: the first of them.
+        """
+        swept = sampling_points(self.spec, settings)
+        points = self._affordable(settings, swept) or swept
+        return points[:1] if self.spec.sampling_at == "finalists" else points
+
+    def repeated(self, settings: RunSettings) -> tuple[SamplingPoint, ...]:
+        """The sampling points of a finalist that the constraints allow; where they allow none, the search's."""
+        return self._affordable(settings, finalist_points(self.spec, settings)) or self.searched(settings)
 
     def _affordable(self, settings: RunSettings, points: tuple[SamplingPoint, ...]) -> tuple[SamplingPoint, ...]:
         """Those whose cost, known before they are sampled, keeps the constraints."""
@@ -264,8 +276,7 @@ class Requests:
         """
         scoring, curves = self.scoring("search"), dict[str, dict[int, float]]()
         for key, settings, folder in self.store.runs_on(self.content):
-            points = searched_points(self.spec, settings)
-            points = self._affordable(settings, points) or points
+            points = self.searched(settings)
             only = picked(self.spec, self.spec.milestones, len(points))
             for found in folder.evaluations(self.measures).values():
                 wanted = found.epoch in self.spec.milestones and found.sampling in points_at(points, only, found.epoch)

@@ -12,7 +12,7 @@ from diffsearch.data.datasets import ImageData
 from diffsearch.records import CUT, Outcome, State
 from diffsearch.search.samplers import draw
 from diffsearch.search.sequential import EPOCHS
-from diffsearch.space.axes import finalist_points, grid, picked, points_at, searched_points, settings_at, walk
+from diffsearch.space.axes import grid, picked, points_at, settings_at, walk
 from diffsearch.space.settings import (
     Choices,
     Point,
@@ -122,7 +122,7 @@ class Schedule:
 
     def legs(self, settings: RunSettings, milestones: Sequence[int]) -> tuple[Leg, ...]:
         """A run from its beginning, none of it in the store."""
-        points = searched_points(self.spec, settings)
+        points = self._requests.searched(settings)
         only, legs = picked(self.spec, milestones, len(points)), []
         for before, epoch in zip((0, *milestones), milestones, strict=False):
             legs.append(self._leg(settings, epoch - before, points_at(points, only, epoch), "search"))
@@ -130,12 +130,18 @@ class Schedule:
 
     def finalist(self, settings: RunSettings) -> Leg:
         """A repetition of a finalist, to the last milestone."""
-        points = finalist_points(self.spec, settings)
+        points = self._requests.repeated(settings)
         return _longer(self._leg(settings, self.spec.max_epochs, points, "finalist"), RUN_S)
 
     def in_full(self, settings: RunSettings) -> Leg:
         """One evaluation that a screen let pass."""
-        return _longer(self._leg(settings, 0, searched_points(self.spec, settings)[:1], "full"), RUN_S)
+        return _longer(self._leg(settings, 0, self._requests.searched(settings)[:1], "full"), RUN_S)
+
+    def is_current(self, finalist: Asked) -> bool:
+        """Whether a finalist was asked for as the study asks now; of several objectives the front chose its points."""
+        points = self._requests.repeated(finalist.settings)
+        alike = finalist.points == points or (self._requests.judge.several and set(finalist.points) <= set(points))
+        return alike and finalist.samples == self._requests.scoring("finalist").samples
 
     def scorings(self) -> dict[tuple[str, ...], set[int]]:
         """Metrics → the sample counts at which the study scores by them."""

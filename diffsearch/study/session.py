@@ -16,6 +16,7 @@ from diffsearch.space.settings import StudySpec
 from diffsearch.store import Lease, Store
 from diffsearch.study.conductor import Conductor, Task
 from diffsearch.study.facts import environment
+from diffsearch.study.failures import try_again
 from diffsearch.study.history import Header, StudyFolder
 from diffsearch.study.identity import asks_hash, space_hash
 from diffsearch.study.journal import SearchJournal
@@ -40,6 +41,7 @@ class Session:
     data: ImageData
     observer: Observer
     command: str
+    retry_failed: bool = False
     ledger: Ledger = field(init=False)
     conductor: Conductor = field(init=False)
     progress: Progress = field(init=False)
@@ -53,6 +55,8 @@ class Session:
         self.path = self.store.study(self.spec.name)
         self.ledger = Ledger.open(self.path)
         asks = asks_hash(self.spec, self.data.content)
+        if self.retry_failed:
+            try_again(self.ledger, asks)
         journal = SearchJournal(
             self.path,
             f"{self.spec.name}-{space_hash(self.spec, self.data.content)}-{asks}",

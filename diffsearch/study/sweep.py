@@ -5,7 +5,8 @@ sampling axis) before a run's last milestone, `finalists` the base point alone i
 
 `at: auto` takes the first of the three whose calls beyond the base point's are no more, a run, than its training costs:
 an image trained is three network calls, one forward and a backward of twice its cost. What a study can't have is left
-out: `last` where a sequential search compares a run's milestones, `finalists` where there are none. If none is that
+out: `last` where a sequential search compares a run's milestones, `finalists` where there are none, or where several
+objectives make a front of the search's evaluations. If none is that
 cheap it is the last that there is. The same file on the same data is decided alike on every machine.
 """
 
@@ -88,7 +89,7 @@ def choices(spec: StudySpec) -> tuple[At, ...]:
     found: list[At] = ["milestones"]
     if not compares_milestones(spec):
         found.append("last")
-    if spec.search.finalists.top:
+    if spec.search.finalists.top and len(spec.evaluation.objectives) < 2:
         found.append("finalists")
     return tuple(found)
 

@@ -35,7 +35,12 @@ log = logging.getLogger(__name__)
 RUN_FILE = "run.json"  # artifact of a child: its RunHistory
 STUDY_FILE = "study.json"  # artifact of the parent: the study's header, with its wall time
 METRICS_A_CALL = 900  # MLflow takes 1,000
-STATUS = {State.FINISHED: "FINISHED", State.STOPPED_EARLY: "FINISHED", State.RUNNING: "RUNNING"}
+STATUS = {
+    State.FINISHED: "FINISHED",
+    State.STOPPED_EARLY: "FINISHED",
+    State.RUNNING: "RUNNING",
+    State.INFEASIBLE: "KILLED",  # never begun, and no failure
+}
 
 
 class TrackingDown(DiffsearchError):

@@ -13,6 +13,7 @@ from PIL import Image
 from diffsearch.report import claims, fronts, markdown, ranks, sections, tables, trade_off
 from diffsearch.report.blocks import lines
 from diffsearch.report.markdown import Pictures
+from diffsearch.report.sampling import gain
 from diffsearch.space.settings import Constraint
 from tests.report.conftest import make_history
 
@@ -103,6 +104,24 @@ def test_what_breaks_a_constraint_is_on_no_front_and_is_shown_as_such(traded):
     assert plot.png != trade_off.front_plot(traded).png  # crosses
     count = int(((rows["broken"] != "") & (rows["state"] != "diverged")).sum())
     assert f"{count} of " in fronts.constraint_sentences(kept) and "network_calls < 8" in sections.opening(kept)
+
+
+def test_fresh_seeds_that_were_sampled_otherwise_have_rows_of_their_own(traded):
+    """The invented finals are drawn at three averages, of which the front has one at most."""
+    section = trade_off.trade_off(traded, lambda drawn: "")
+    told = section.partition("otherwise than on the front:")[2]
+    on_it = {(ranks.point_key(m.run), m.sheet.epoch, m.sheet.sampling) for m in ranks.members(traded) if m.rank == 0}
+    expected = {
+        (ranks.point_key(run), sheet.epoch, sheet.sampling)
+        for run, sheets in ranks.rankable(traded, "finalist")
+        for sheet in sheets
+    } - on_it
+    rows = [line for line in told.splitlines() if line.startswith("| ")][2:]
+    assert len(rows) == len(expected) > 0 and all("(n 3)" in row for row in rows)
+
+
+def test_with_several_objectives_no_gain_is_divided(traded):
+    assert "one of several objectives" in gain(traded)
 
 
 def test_a_constraint_takes_the_win_with_one_objective_too():

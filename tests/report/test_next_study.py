@@ -8,13 +8,13 @@ import re
 import numpy as np
 import pytest
 
-from diffsearch.records import StudyHistory
+from diffsearch.records import Score, Screened, StudyHistory
 from diffsearch.report.extend import joined
 from diffsearch.report.importance import NOTHING, Importances, importances
 from diffsearch.report.next_front import weighed
 from diffsearch.report.next_rules import Evidence, edges, fixed, milestones
 from diffsearch.report.next_study import MARK, NextStudy, next_study
-from diffsearch.report.ranks import members, winner
+from diffsearch.report.ranks import members, ranking_order, winner
 from diffsearch.report.surrogate import candidates, value_of
 from diffsearch.search import pareto
 from diffsearch.space.axes import grid_size
@@ -262,6 +262,27 @@ def test_an_axis_is_fixed_only_if_it_matters_under_no_weighing(traded):
     assert "diffusion.steps" in left and "training.batch_size" not in left
     [why] = re.findall(r"# next: batch_size fixed .*?(?=\n  batch_size)", traded[1].text, re.DOTALL)
     assert "nor with the objectives weighed otherwise" in " ".join(why.replace("#", "").split())
+
+
+def test_of_a_screened_study_the_winner_of_full_scores_is_kept():
+    """The screen's eighth is best in full: the next space holds it, whatever the screen makes of its values."""
+    history = make_history(count=36, seed=2, stopping=False, finalists=False)
+    eighth = ranking_order(history)[7]
+    runs = []
+    for run in history.runs:
+        last = run.evaluations[-1]
+        best = dataclasses.replace(
+            last, key="full", samples=2000, scores={"fd-digits": Score(1.0, 2000, last.scores["fd-digits"].extractor)}
+        )
+        full = (best,) if run.key == eighth.key else ()
+        runs.append(dataclasses.replace(run, screened=run.evaluations, evaluations=full))
+    screened = dataclasses.replace(
+        history, runs=tuple(runs), samples=2000, screen=Screened("kd-digits", "min", 1000),
+        text=TEXT.replace("samples: 1000}", "samples: 2000, screen: {objective: kd-digits, samples: 1000}}"),
+    )  # fmt: skip
+    assert screened.text != TEXT and winner(screened).run.key == eighth.key
+    found = next_study(screened)
+    assert found.changed and holds_the_winner(found, screened) and "best fd-digits 1." in found.text
 
 
 def test_steps_beyond_either_end_are_joined():

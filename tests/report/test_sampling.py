@@ -140,3 +140,13 @@ def test_a_screened_study_is_judged_by_its_screen_alone():
     screen = Screened("fd-digits", "min", 100)
     found = gain(replace(study(*moved, screen=screen), samples=2000))
     assert found.share() == pytest.approx(1 / 3) and found.samples == (100, 100)
+
+
+def test_of_a_sweep_of_finalists_beside_a_screen_no_share_is_told():
+    """The search was screened at its base point alone: of what its start would score in full nothing is known."""
+    start, best = run(1, {(3, BASE): 80.0}), run(2, {(3, BASE): 20.0})
+    screened = [replace(each, screened=each.evaluations, evaluations=()) for each in (start, best)]
+    final = run(3, {(3, BASE): 5.0, (3, FAST): 4.0}, stage="finalist", samples=2000, loss=2)
+    history = replace(study(*screened, final, screen=Screened("fd-digits", "min", 100)), samples=2000)
+    text = without_training(history)
+    assert "scored in full" in text and "**0 %**" not in text and "(base)" in text

@@ -11,6 +11,7 @@ from diffsearch.space.axes import member_at
 from diffsearch.study.budget import finals_share
 from diffsearch.study.conductor import MAX_KILLS, Conductor, Signal, Task
 from diffsearch.study.facts import environment
+from diffsearch.study.failures import try_again
 from diffsearch.study.identity import asks_hash, space_hash
 from diffsearch.study.journal import SearchJournal
 from diffsearch.study.ledger import Ledger
@@ -292,6 +293,20 @@ def test_a_study_gives_up_after_failures_in_a_row_and_tries_them_again(laborator
     laboratory.run({**changes, "search.runs": 4, "search.give_up_after": "off"})
     history = laboratory.history()
     assert [str(run.outcome.state) for run in history.runs] == ["failed"] * 4
+
+
+def test_what_failed_without_a_row_is_tried_again_when_that_is_asked_for(open_study):
+    changes = {**ENDLESS, "budget.images": 50 * IMAGES}
+    conductor = open_study(changes)
+    ends = [Outcome(State.FAILED, "no such node"), Outcome(State.DIVERGED, "NaN", {"epoch": 1})]
+    failed, diverged = (conductor.next() for _ in ends)
+    for task, end in zip((failed, diverged), ends, strict=True):
+        conductor.ended(task, end)
+    finish(conductor, conductor.next(), 5.0)
+    try_again(conductor.ledger, conductor.requests.asks)
+    again = open_study(changes)
+    assert again.next().asked.run_key == failed.asked.run_key
+    assert again.next().asked.run_key not in {failed.asked.run_key, diverged.asked.run_key}
 
 
 def test_only_failures_of_this_session_without_a_good_run_between_them_are_a_row(open_study):

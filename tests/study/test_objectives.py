@@ -134,6 +134,28 @@ def test_sampling_points_that_are_too_dear_are_not_sampled(reopen):
     assert all([point.steps for point in task.asked.points] == [2] for task in tasks) and len(tasks) == 2
 
 
+@pytest.mark.parametrize("at", ["milestones", "last", "finalists"])
+def test_the_first_sampling_point_that_is_cheap_enough_is_the_base(reopen, at):
+    """8 calls are too dear, wherever the sweep is scored; so are those of the finals, which take the search's."""
+    changes = {
+        **TRADE_OFF,
+        "evaluation.objectives": None,
+        "evaluation.objective": "fd-digits",
+        "sampling.steps": [8, 4, 2],
+        "sampling.at": at,
+        "search": {
+            "algorithm": "random",
+            "runs": 2,
+            "constraints": ["network_calls <= 4"],
+            "finalists": {"top": 1, "repeats": 1, "sampling": {"steps": 8} if at == "milestones" else {}},
+        },
+    }
+    search, finals = [], []
+    for task in run(reopen(changes)):
+        (search if task.asked.stage == "search" else finals).append([point.steps for point in task.asked.points])
+    assert search == [[4] if at == "finalists" else [4, 2]] * 2 and finals == [[4, 2]]
+
+
 def record(epoch, peak_mb):
     return EpochRecord(epoch, 1.0, 200 * epoch, 1.0, 1.0, peak_mb)
 

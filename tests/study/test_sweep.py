@@ -53,6 +53,22 @@ def test_finalists_draw_the_sweep_and_then_their_own(laboratory):
     ]
 
 
+def test_finalists_are_scored_anew_when_they_are_asked_otherwise(laboratory):
+    """On more samples, or at other sampling points: on the checkpoints that are there, and shown as they are now."""
+    finals = {"top": 1, "repeats": 1}
+    laboratory.run({**SWEEP, "search.finalists": finals})
+    for more, drawn_now, samples in (
+        ({"samples": 80}, 2, 80),
+        ({"samples": 80, "sampling": {"sampler": "ddim", "steps": 1, "ema": 0}}, 1, 80),
+    ):
+        laboratory.run({**SWEEP, "search.finalists": {**finals, **more}})
+        *_, finalist = laboratory.history().runs
+        assert laboratory.trained == [] and len(laboratory.scored) == len(finalist.evaluations) == drawn_now
+        assert {sheet.samples for sheet in finalist.evaluations} == {samples}
+    laboratory.run({**SWEEP, "search.finalists": {**finals, **more}})
+    assert laboratory.trained == laboratory.scored == []
+
+
 def test_a_stopped_run_is_not_swept_when_it_is_asked_for_again(laboratory):
     """Its last milestone is the file's, not the one at which it was stopped."""
     changes = {"sampling.ema": [0, 100], "sampling.at": "last", "seed": 1}
@@ -100,6 +116,13 @@ def test_auto_takes_the_cheapest_that_there_is_where_none_is_cheap(laboratory):
     assert plan_sweep(laboratory.spec({**changes, "search.algorithm": "sequential"}), 1).at == "milestones"
 
 
+def test_auto_leaves_a_front_its_sweep(laboratory):
+    changes = {"sampling.sampler": "ddim", "sampling.steps": [2, 1], "sampling.at": "auto", **FINALS}
+    several = {"evaluation.objective": None, "evaluation.objectives": ["fd-digits", "network_calls"]}
+    assert plan_sweep(laboratory.spec(changes), 1).at == "finalists"
+    assert plan_sweep(laboratory.spec({**changes, **several}), 1).at == "last"
+
+
 def test_a_screen_makes_a_sweep_cheap(laboratory):
     changes = {"sampling.sampler": "ddim", "sampling.steps": [2, 1], "sampling.at": "auto", **FINALS}
     screen = {"evaluation.screen": {"objective": "kd-digits", "samples": 60}}
@@ -138,6 +161,15 @@ def test_requests_and_what_was_asked_come_back_from_json_as_they_were(laboratory
         ({"sampling.at": "first"}, "unknown value 'first'"),
         ({"sampling.at": ["last", "milestones"]}, "takes one value"),
         ({"sampling.at": "finalists"}, "finalists are to be swept, but the study has none"),
+        (
+            {
+                "sampling.at": "finalists",
+                "search.finalists": {"top": 1},
+                "evaluation.objective": None,
+                "evaluation.objectives": ["fd-digits", "network_calls"],
+            },
+            "a front is made of the search's evaluations",
+        ),
         ({"sampling.at": "last", "search.algorithm": "sequential"}, "compares a run's milestones with one another"),
         ({"search.finalists": {"top": 1, "sampling": {"at": "last"}}}, "no such key"),
     ],

@@ -41,6 +41,19 @@ def test_enqueued_points_come_first_and_are_runs_like_any_other(laboratory, reop
     assert rates(first) == [3e-3, 1e-4] and rates(tasks)[:3] == [3e-3, 1e-4, 1e-2] and len(set(rates(tasks))) == 4
 
 
+def test_a_point_whose_every_repeat_is_there_is_known(laboratory, reopen):
+    """Of a study of one seed nothing is whole where two are asked for; of two seeds their mean is told."""
+    twice = {**LISTED, "repeats": 2, "name": "twice", "training.learning_rate": [1e-4, 1e-3]}
+    recorded(laboratory, reopen, twice)
+    recorded(laboratory, reopen, {**LISTED, "name": "once", "training.learning_rate": [3e-3]})
+    both = {**LISTED, "repeats": 2, "search": {"algorithm": "random", "runs": 3, "warm_start": ["twice", "once"]}}
+    conductor = reopen(both)
+    tasks = run(conductor)
+    assert len(tasks) == 2 * 3 - 1 and set(rates(tasks)) == {3e-4, 3e-3, 1e-2}, "of one point a seed was there"
+    known = [trial for trial in conductor.proposals.journal.trials() if trial.warm and not trial.elsewhere]
+    assert sorted(trial.proposal.point["training.learning_rate"] for trial in known) == [1e-4, 1e-3]
+
+
 def test_points_that_are_enqueued_later_come_next(reopen):
     conductor = reopen(LISTED)
     answer(conductor, begun := conductor.next(), 50.0)
