@@ -96,7 +96,8 @@ class _Column:
 def _column(history: StudyHistory, rows: pd.DataFrame, name: str) -> _Column:
     spreads = rows.get(tables.spread_column(name), [None] * len(rows))
     cells = (_cell(history, name, value, spread) for value, spread in zip(rows[name], spreads, strict=True))
-    head = SHORT.get(name, name) + (" ± within" if pd.Series(list(spreads)).notna().any() else "")
+    head = "bias" if name == tables.bias_column(history.objective) else SHORT.get(name, name)
+    head += " ± within" if pd.Series(list(spreads)).notna().any() else ""
     return _Column(name, [head, *cells], bool(pd.api.types.is_numeric_dtype(rows[name])))
 
 
@@ -107,7 +108,8 @@ def _make_room(history: StudyHistory, columns: list[_Column]) -> list[str]:
     kept = {"run", "epoch", history.objective}
     axes = [column.name for column in columns if column.name not in kept]
     hidden = []
-    for name in dict.fromkeys(["seed", "samples", *others, "stage", "sampling", "state", *reversed(axes)]):
+    bias = tables.bias_column(history.objective)
+    for name in dict.fromkeys([bias, "seed", "samples", *others, "stage", "sampling", "state", *reversed(axes)]):
         if sum(column.width + 2 for column in columns) - 2 <= width:
             break
         found = [column for column in columns if column.name == name]
@@ -119,8 +121,9 @@ def _make_room(history: StudyHistory, columns: list[_Column]) -> list[str]:
 
 def _shown(history: StudyHistory, rows: pd.DataFrame, name: str) -> bool:
     kept = history.objectives if "knee" in rows else ()  # of a front every objective
-    asides = [column(name) for column in (tables.spread_column, tables.bias_column) for name in _scores(history)]
-    hidden = (name in HIDDEN and name not in kept) or name in asides  # a spread stands beside its score
+    asides = [tables.spread_column(name) for name in _scores(history)]  # a spread stands in its score's own cell
+    asides += [tables.bias_column(name) for name in _scores(history) if name != history.objective]
+    hidden = (name in HIDDEN and name not in kept) or name in asides
     return not hidden and (name not in ONLY_IF_VARIED or rows[name].nunique() > 1)
 
 

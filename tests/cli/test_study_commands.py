@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -120,6 +121,21 @@ def test_table_shows_a_score_with_its_spread(capsys: pytest.CaptureFixture[str])
     head, first, *_ = capsys.readouterr().out.splitlines()
     assert "kd-digits" in head and "_spread" not in head
     assert re.search(r"\d  +0\.\d+ ± 0\.\d+", first), "fd-digits without, kd-digits with"
+
+
+def test_table_shows_the_bias_beside_a_frechet_distance(capsys: pytest.CaptureFixture[str]):
+    history = make_history(count=3)
+    runs = []
+    for run in history.runs:
+        sheets = [
+            replace(sheet, scores={name: replace(score, bias=1.25) for name, score in sheet.scores.items()})
+            for sheet in run.evaluations
+        ]
+        runs.append(replace(run, evaluations=tuple(sheets)))
+    biased = replace(history, runs=tuple(runs))
+    table_screen.show(biased, table_screen.sorted_rows(biased, None))
+    head, first, *_ = capsys.readouterr().out.splitlines()
+    assert re.search(r"fd-digits +bias", head) and "_bias" not in head and re.search(r"\d  +1\.25 ", first)
 
 
 def test_best_prints_a_study_file_that_loads(cli: Cli, at: Path):
