@@ -31,6 +31,7 @@ def best_so_far(answers: Sequence[Answer], objective: str) -> bytes:
                     answer.traces
                     for answer in answers
                     if answer.traces.search.reuse == reuse
+                    and answer.traces.search.at == "milestones"
                     and (answer.traces.search.stopping == rule or answer.traces.search.algorithm == "sequential")
                 ]
                 for traces in shown:

@@ -39,10 +39,12 @@ class Search:
     reuse: Reuse = "keys"
     workers: int = 1
     trials: int | None = None  # None: every point of the table
+    at: str = "milestones"  # where the sampling sweep is scored
 
     @property
     def label(self) -> str:
-        return self.algorithm + ("" if self.stopping == "none" else f" + {self.stopping}")
+        rule = "" if self.stopping == "none" else f" + {self.stopping}"
+        return self.algorithm + rule + ("" if self.at == "milestones" else f", sweep at the {self.at}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ def replay(recording: Recording, search: Search, seed: int) -> tuple[list[Moment
     """One trace, and the seconds that it took here."""
     told = [
         "budget={}",
+        f"sampling.at={search.at}",
         f"search.algorithm={_algorithm(recording, search.algorithm, seed)}",
         f"search.stopping={search.stopping}",
     ]
@@ -151,12 +154,17 @@ def _algorithm(recording: Recording, name: str, seed: int) -> str:
 
 
 def every(trials: int, gp_trials: int) -> list[Search]:
-    """Each algorithm under each rule, with keys and without; models for fewer trials, as their proposals cost more."""
+    """Each algorithm under each rule, with keys and without; models for fewer trials, as their proposals cost more.
+
+    Some with the sweep at the last milestone alone, which halves what the first one costs.
+    """
     found = []
     for algorithm in ALGORITHMS:
         limit = {"tpe": trials, "gp": gp_trials}.get(algorithm)
         rules = ("none",) if algorithm == "sequential" else RULES  # it compares an axis's values at one epoch
         found += [Search(algorithm, rule, reuse, 1, limit) for rule in rules for reuse in _REUSES]
+        if algorithm in ("random", "tpe", "gp"):
+            found += [Search(algorithm, rule, "keys", 1, limit, at="last") for rule in ("asha", "curves")]
     return found
 
 
