@@ -17,10 +17,11 @@ from benchmarks.search.searches import GP, Bench, Search, Traces, every, scaled
 from diffsearch.files import replace_file
 from diffsearch.space.metric_names import parse
 from diffsearch.study.replay import Replays, study
-from diffsearch.study.traces import band, reached
+from diffsearch.study.traces import at, band, reached
 
 PAGE = Path(__file__).with_name("page.md")
 WORKERS = (1, 10, 100, 1000)
+SHARES = (0.2, 0.5, 1.0, 2.0, 5.0)  # of sequential's compute
 FIFTH, FEWER_EPOCHS = 1 / 5, 4.8  # targets: of sequential's compute; by reuse (Li et al. 2020, Hippo, for one study)
 
 
@@ -84,6 +85,7 @@ def write(
         seeds=bench.seeds,
         pictures=pictures.name,
         searches=_searches(answers, own),
+        shares=_after(answers, own),
         quickest=quickest.traces.search.label,
         quickest_time=_duration(quickest.to_target_s),
         sequential_time=_duration(own.worker_s),
@@ -133,6 +135,20 @@ def _searches(answers: Sequence[Answer], own: Answer) -> str:
                 f"{answer.traces.seconds:.1f} s",
             ]
         )
+    return _table(head, rows)
+
+
+def _after(answers: Sequence[Answer], own: Answer) -> str:
+    """A row a search by key: the interquartile mean of its best score after so much of sequential's compute."""
+    head = ["search", *(f"{share:g} × sequential's" for share in SHARES)]
+    rows = []
+    for answer in answers:
+        if answer.traces.search.reuse == "keys":
+            found = band(at(answer.traces.traces, np.array(SHARES) * own.worker_s))
+            cells = zip(found.iqm, found.low, found.high, strict=True)
+            rows.append(
+                [answer.traces.search.label, *(f"{iqm:.3g} [{low:.3g}, {high:.3g}]" for iqm, low, high in cells)]
+            )
     return _table(head, rows)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from benchmarks.search.quality import write
@@ -67,6 +68,15 @@ def test_the_page_says_what_its_replays_say_and_replays_nothing_twice(laboratory
     run_s = 0.05 + 9 * EPOCH_S + 3 * (SAMPLING_S + SCORING_S)
     [row] = [line for line in text.splitlines() if line.startswith("| grid | by key |")]
     assert row.split(" | ")[2:6] == ["all", f"{92 - math.log(9):.4g} [89.8, 89.8]", "89.8", f"{6 * run_s / 60:.0f} min"]
+    head = "| search | 0.2 × sequential's |"
+    [grid] = [line for line in text.partition(head)[2].splitlines() if line.startswith("| grid |")]
+    alone = bench.traces(Search("sequential", "none", "none")).traces
+    own = float(np.median([trace[-1].worker_s for trace in alone]))
+    last = [
+        min(moment.best for moment in trace if moment.worker_s <= 5 * own)
+        for trace in bench.traces(Search("grid", "none")).traces
+    ]
+    assert grid.split(" | ")[-1].startswith(f"{np.mean(last):.3g} [")
     assert "| a study | 48 | 10 | 4.80× |" in text and "finalists included:\n  4.80×. Met." in text
 
 
