@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from benchmarks.search.answer import Answer
 from benchmarks.search.searches import ALGORITHMS, RULES, Search, Traces
 from diffsearch.report import style
 from diffsearch.study.traces import at, band
-
-if TYPE_CHECKING:
-    from benchmarks.search.quality import Answer
 
 POINTS = 120  # of a curve
 COLOUR = dict(zip(ALGORITHMS, style.PALETTE, strict=False))

@@ -6,49 +6,23 @@ import argparse
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.search import figures
+from benchmarks.search.answer import Answer, times_to
 from benchmarks.search.reuse import Count, counts
-from benchmarks.search.searches import GP, Bench, Search, Traces, every, scaled
+from benchmarks.search.searches import GP, Bench, Search, every, scaled
 from diffsearch.files import replace_file
 from diffsearch.space.metric_names import parse
 from diffsearch.study.replay import Replays, study
-from diffsearch.study.traces import at, band, reached
+from diffsearch.study.traces import at, band
 
 PAGE = Path(__file__).with_name("page.md")
 WORKERS = (1, 10, 100, 1000)
 SHARES = (0.2, 0.5, 1.0, 2.0, 5.0)  # of sequential's compute
 FIFTH, FEWER_EPOCHS = 1 / 5, 4.8  # targets: of sequential's compute; by reuse (Li et al. 2020, Hippo, for one study)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What one search came to."""
-
-    traces: Traces
-    final: tuple[float, float, float]  # interquartile mean of the best score at the end, and its 95 % interval
-    worth: float  # interquartile mean of what those winners score on average over the recorded seeds
-    worker_s: float  # median over replays, of the whole search
-    to_target_s: float  # median over replays of the workers' time to the target; inf: fewer than half reached it
-    share: float  # of the replays that reached it
-
-    @classmethod
-    def of(cls, traces: Traces, targets: Sequence[float], sign: float) -> Answer:
-        ends = [trace[-1] for trace in traces.traces]
-        best, worth = (band(np.asarray([[getattr(end, what)] for end in ends])) for what in ("best", "truth"))
-        times = times_to(traces, targets, sign, "worker_s")
-        return cls(
-            traces,
-            (float(best.iqm[0]), float(best.low[0]), float(best.high[0])),
-            float(worth.iqm[0]),
-            float(np.median([end.worker_s for end in ends])),
-            float(np.median(times)),
-            float(np.mean(np.isfinite(times))),
-        )
 
 
 def write(
@@ -98,12 +72,6 @@ def write(
         gp=GP,
     )
     replace_file(document, text.encode())
-
-
-def times_to(traces: Traces, targets: Sequence[float], sign: float, along: str) -> list[float]:
-    """Of each replay, when it had reached what sequential found in the same one; infinite where it didn't."""
-    pairs = zip(traces.traces, targets, strict=True)
-    return [reached(trace, target, sign, along) for trace, target in pairs]
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------
