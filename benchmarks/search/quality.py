@@ -41,7 +41,7 @@ def write(
     answers = [Answer.of(bench.traces(search, note), targets, sign) for search in searches]
     kept = (answer for answer in answers if answer.traces.search.reuse == "keys")
     quickest = min(kept, key=lambda answer: (answer.to_target_s, answer.worker_s))
-    compared = [Search("sequential", "none"), Search("random", "asha"), Search("random", "curves")]
+    compared = [Search("sequential", "none"), Search("grid", "asha"), Search("grid", "curves")]
     compared = list(dict.fromkeys([*compared, quickest.traces.search]))
     scaling = {search: [bench.traces(each, note) for each in scaled(search, workers)] for search in compared}
     middles = {
@@ -155,7 +155,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("table", type=Path)
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--jobs", type=int, default=2, help="processes")
-    parser.add_argument("--trials", type=int, default=150, help="of TPE")
+    parser.add_argument("--trials", type=int, default=150, help="of random and TPE")
     parser.add_argument("--gp-trials", type=int, default=30, help="of the Gaussian process, whose proposals cost most")
     parser.add_argument("--cache", type=Path, default=Path(".search-quality"), help="where traces are kept")
     parser.add_argument("--out", type=Path, default=Path("docs/search_quality.md"))

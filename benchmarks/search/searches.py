@@ -154,13 +154,13 @@ def _algorithm(recording: Recording, name: str, seed: int) -> str:
 
 
 def every(trials: int, gp_trials: int) -> list[Search]:
-    """Each algorithm under each rule, with keys and without; models for fewer trials, as their proposals cost more.
+    """Each algorithm under each rule, with keys and without; all but grid and sequential for so many trials.
 
     Some with the sweep at the last milestone alone, which halves what the first one costs.
     """
     found = []
     for algorithm in ALGORITHMS:
-        limit = {"tpe": trials, "gp": gp_trials}.get(algorithm)
+        limit = {"random": trials, "tpe": trials, "gp": gp_trials}.get(algorithm)
         rules = ("none",) if algorithm == "sequential" else RULES  # it compares an axis's values at one epoch
         found += [Search(algorithm, rule, reuse, 1, limit) for rule in rules for reuse in _REUSES]
         if algorithm in ("random", "tpe", "gp"):
