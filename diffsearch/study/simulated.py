@@ -175,7 +175,8 @@ class Simulation:
         request, recorded = task.request, self.source.run(task.asked)
         kept = self.store.run(request.run_key)
         for milestone in request.milestones:
-            for number, point in enumerate(request.points, start=1):
+            points = request.points_at(milestone)
+            for number, point in enumerate(points, start=1):
                 key, seconds = request.evaluation_key(milestone, point), 0.0
                 reused = key in kept.scored
                 if not reused:
@@ -184,7 +185,7 @@ class Simulation:
                         return ended
                     found = kept.scored[key] = recorded.evaluations[milestone, point]
                     seconds = found.sampling_s + found.scoring_s
-                yield seconds, Scored(kept.scored[key], completes=number == len(request.points), reused=reused)
+                yield seconds, Scored(kept.scored[key], completes=number == len(points), reused=reused)
         return Outcome(State.FINISHED)
 
     def _train(

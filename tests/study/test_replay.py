@@ -128,6 +128,12 @@ def test_a_replay_with_keys_tells_what_it_would_cost_without(laboratory, algorit
     assert [m.best for m in kept] == [m.best for m in alone] and kept[-1].worker_s < alone[-1].worker_s
 
 
+def test_a_sweep_at_the_last_milestone_is_scored_there_alone(table):
+    """Two sampling points at epoch 9, one at epochs 1 and 3."""
+    last = replays(table, "search.algorithm=random", "sampling.at=last").run(0)[-1]
+    assert last.evaluations == 12 * (1 + 1 + 2) and last.epochs == 12 * 9
+
+
 def test_what_a_search_asks_for_twice_costs_nothing_the_second_time(table):
     """Coordinate search asks each winner again beside the values of the next axis, and then for its epochs."""
     algorithm = "search.algorithm={name: sequential, start: {training.epochs: 3}}"
