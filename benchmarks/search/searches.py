@@ -162,8 +162,9 @@ def every(trials: int, gp_trials: int) -> list[Search]:
     for algorithm in ALGORITHMS:
         limit = {"random": trials, "tpe": trials, "gp": gp_trials}.get(algorithm)
         rules = ("none",) if algorithm == "sequential" else RULES  # it compares an axis's values at one epoch
+        rules = ("none", "asha") if algorithm == "gp" else rules  # minutes of the machine for each replay more
         found += [Search(algorithm, rule, reuse, 1, limit) for rule in rules for reuse in _REUSES]
-        if algorithm in ("random", "tpe", "gp"):
+        if algorithm in ("random", "tpe"):
             found += [Search(algorithm, rule, "keys", 1, limit, at="last") for rule in ("asha", "curves")]
     return found
 
