@@ -147,8 +147,12 @@ def story(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Callable[[P
         for key, worker in story.at_work().items():
             story.workers.add(worker.pid)
             if not story.killed and trained.get(key, 0) < story.epochs().get(key, 0) < EPOCHS:
-                os.kill(worker.pid, signal.SIGKILL)
-                story.killed = key
+                os.kill(worker.pid, signal.SIGSTOP)  # so that it doesn't end between the look and the kill
+                if key in story.at_work() and story.epochs()[key] < EPOCHS:
+                    os.kill(worker.pid, signal.SIGKILL)
+                    story.killed = key
+                else:
+                    os.kill(worker.pid, signal.SIGCONT)
     story.end(process, 0)
     return story
 
