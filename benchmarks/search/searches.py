@@ -161,8 +161,11 @@ def every(trials: int, gp_trials: int) -> list[Search]:
     found = []
     for algorithm in ALGORITHMS:
         limit = {"random": trials, "tpe": trials, "gp": gp_trials}.get(algorithm)
-        rules = ("none",) if algorithm == "sequential" else RULES  # it compares an axis's values at one epoch
-        rules = ("none", "asha") if algorithm == "gp" else rules  # minutes of the machine for each replay more
+        rules: tuple[str, ...] = RULES
+        if algorithm == "sequential":
+            rules = ("none",)  # it compares an axis's values at one epoch
+        elif algorithm == "gp":
+            rules = ("none", "asha")  # each rule is minutes more of the machine
         found += [Search(algorithm, rule, reuse, 1, limit) for rule in rules for reuse in _REUSES]
         if algorithm in ("random", "tpe"):
             found += [Search(algorithm, rule, "keys", 1, limit, at="last") for rule in ("asha", "curves")]
