@@ -44,8 +44,7 @@ def write(
     kept = [answer for answer in answers if answer.traces.search.reuse == "keys"]
     quickest = min(kept, key=_quickness)
     spread = min((answer for answer in kept if answer.traces.search.algorithm != "gp"), key=_quickness)
-    compared = [Search("sequential", "none"), Search("grid", "asha"), spread.traces.search]
-    compared = list(dict.fromkeys(compared))
+    compared = list(dict.fromkeys([Search("sequential", "none"), Search("grid", "asha"), spread.traces.search]))
     few = replace(bench, seeds=min(FEW, bench.seeds))
     scaling = {search: [few.traces(each, note) for each in scaled(search, workers)] for search in compared}
     middles = {

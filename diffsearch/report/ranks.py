@@ -216,15 +216,22 @@ def members(history: StudyHistory) -> list[Member]:
     ]
 
 
-def repeated(history: StudyHistory, member: Member) -> list[tuple[float, ...]]:
-    """What fresh seeds of an evaluation's point had at its epoch and sampling point: the objectives of each."""
-    judge, found = Judge(history.objectives), []
+Place = tuple[str, int, SamplingPoint]  # a point by its key, an epoch, a sampling point
+
+
+def place_of(run: RunHistory, sheet: Evaluation) -> Place:
+    return point_key(run), sheet.epoch, sheet.sampling
+
+
+def repeats(history: StudyHistory) -> dict[Place, list[tuple[float, ...]]]:
+    """What fresh seeds had at each place where they were scored: the objectives of each, as they were measured."""
+    judge, found = Judge(history.objectives), dict[Place, list[tuple[float, ...]]]()
     for run, sheets in rankable(history, "finalist"):
-        for sheet in sheets if point_key(run) == point_key(member.run) else ():
+        for sheet in sheets:
             earned = judge.earned(sheet, run.epochs, run.parameters)
-            alike = (sheet.epoch, sheet.sampling) == (member.sheet.epoch, member.sheet.sampling)
-            if alike and earned is not None:
-                found.append(tuple(sign * value for sign, value in zip(judge.signs, earned.values, strict=True)))
+            if earned is not None:
+                values = tuple(sign * value for sign, value in zip(judge.signs, earned.values, strict=True))
+                found.setdefault(place_of(run, sheet), []).append(values)
     return found
 
 

@@ -13,13 +13,12 @@ from diffsearch.report.blocks import Keep, lines, table
 from diffsearch.report.figures import Drawn
 from diffsearch.report.fronts import front, front_sentence, shown, values_text
 from diffsearch.report.phrases import estimate, listing
-from diffsearch.report.ranks import Member, broken, members, point_key, rankable, repeated
+from diffsearch.report.ranks import Member, broken, members, place_of, point_key, repeats
 from diffsearch.scoring.statistics import summarise
 from diffsearch.search import pareto
 from diffsearch.search.earned import Judge
 from diffsearch.space.metric_names import scale_of
 from diffsearch.space.quantities import COSTS, direction, unit
-from diffsearch.space.settings import SamplingPoint
 
 LABELLED = 10  # members of a front with their names beside them; of a longer one its ends and its knee
 _WORD = {"min": "lower is better", "max": "higher is better"}
@@ -116,16 +115,16 @@ def _table(history: StudyHistory, found: list[Member]) -> str:
         if len({show_value(member.run.point.get(path)) for member in found}) > 1
     }
     scores = [index for index, name in enumerate(history.objectives) if name not in COSTS]
-    fresh = {member.sheet.key: repeated(history, member) for member in found}
+    again = repeats(history)
+    fresh = {member.sheet.key: again.get(place_of(member.run, member.sheet), []) for member in found}
     seeds = [f"{history.objectives[index]}, fresh seeds" for index in scores] if any(fresh.values()) else []
     head = ["", "run", *differing.values(), "epoch", "sampling", *history.objectives, *seeds]
     rows = []
     for member in found:
         values = [show_value(member.run.point[path]) if path in member.run.point else "–" for path in differing]
-        again = fresh[member.sheet.key]
+        own = fresh[member.sheet.key]
         means = [
-            _fresh(history.objectives[index], [values[index] for values in again])
-            for index in (scores if seeds else ())
+            _fresh(history.objectives[index], [values[index] for values in own]) for index in (scores if seeds else ())
         ]
         rows.append(
             [
@@ -144,17 +143,9 @@ def _table(history: StudyHistory, found: list[Member]) -> str:
 
 def _elsewhere(history: StudyHistory, found: list[Member]) -> str:
     """What fresh seeds had where no member of the front lies: a row a point, epoch and sampling point."""
-    on_it = {(point_key(member.run), member.sheet.epoch, member.sheet.sampling) for member in found}
+    on_it = {place_of(member.run, member.sheet) for member in found}
     names = {point_key(member.run): member.run.key[:6] for member in found}
-    judge, rows = Judge(history.objectives), dict[tuple[str, int, SamplingPoint], list[tuple[float, ...]]]()
-    for run, sheets in rankable(history, "finalist"):
-        for sheet in sheets:
-            earned = judge.earned(sheet, run.epochs, run.parameters)
-            if earned is not None:
-                where = (point_key(run), sheet.epoch, sheet.sampling)
-                values = zip(judge.signs, earned.values, strict=True)
-                rows.setdefault(where, []).append(tuple(sign * value for sign, value in values))
-    others = {where: scores for where, scores in rows.items() if where not in on_it}
+    others = {where: scores for where, scores in repeats(history).items() if where not in on_it}
     if not others:
         return ""
     cells = [

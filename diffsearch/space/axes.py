@@ -203,9 +203,8 @@ def sampling_points(spec: StudySpec, settings: RunSettings) -> tuple[SamplingPoi
     return tuple(dict.fromkeys(swept))
 
 
-def searched_points(spec: StudySpec, settings: RunSettings) -> tuple[SamplingPoint, ...]:
-    """The sampling points that the search scores: all, or where finalists alone are swept the base point, the first."""
-    swept = sampling_points(spec, settings)
+def searched_points(spec: StudySpec, swept: tuple[SamplingPoint, ...]) -> tuple[SamplingPoint, ...]:
+    """Those of a sweep that the search scores: all, or where finalists alone are swept the base point, the first."""
     return swept[:1] if spec.sampling_at == "finalists" else swept
 
 

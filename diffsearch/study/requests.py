@@ -10,7 +10,7 @@ from diffsearch.errors import StoreError
 from diffsearch.records import CUT, EpochRecord, Evaluation, Outcome, State
 from diffsearch.scoring.metrics import measure
 from diffsearch.search.earned import Earned, Judge, breaks
-from diffsearch.space.axes import finalist_points, picked, points_at, sampling_points, settings_at
+from diffsearch.space.axes import finalist_points, picked, points_at, sampling_points, searched_points, settings_at
 from diffsearch.space.metric_names import parse
 from diffsearch.space.quantities import COSTS
 from diffsearch.space.settings import Point, RunSettings, SamplingPoint, StudySpec
@@ -161,8 +161,7 @@ class Requests:
         Where finalists alone are swept it is the base point: the first of them.
         """
         swept = sampling_points(self.spec, settings)
-        points = self._affordable(settings, swept) or swept
-        return points[:1] if self.spec.sampling_at == "finalists" else points
+        return searched_points(self.spec, self._affordable(settings, swept) or swept)
 
     def repeated(self, settings: RunSettings) -> tuple[SamplingPoint, ...]:
         """The sampling points of a finalist that the constraints allow; where they allow none, the search's."""

@@ -117,7 +117,7 @@ def _calls(spec: StudySpec) -> Calls:
 
 def _searched(spec: StudySpec, settings: RunSettings) -> list[tuple[SamplingPoint, ...]]:
     """The sampling points that the search scores, milestone by milestone."""
-    swept = searched_points(spec, settings)
+    swept = searched_points(spec, sampling_points(spec, settings))
     only = picked(spec, spec.milestones, len(swept))
     return [points_at(swept, only, epoch) for epoch in spec.milestones]
 
